@@ -1,0 +1,77 @@
+# Everything that a developer runs. `make` lists the targets; ARGS="..." is passed on.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXTRAS := s3,test,dev
+PIP_INSTALL := -m pip install -qq --disable-pip-version-check
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+ARGS ?=
+# `make constraints BASE=constraints.txt` keeps the old pins and only adds what is missing
+BASE ?=
+# exported, so that `make venv PYTHON=...` reaches .ci/new-venv
+export PYTHON
+
+.PHONY: help venv demo test test-slow lint format types layers notebooks constraints clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(STAMP) ## Build .venv with all extras at the pinned versions
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Installing dasrec[$(EXTRAS)] into $(VENV) at the versions of constraints.txt"
+	@[[ -x $(BIN)/python ]] || .ci/new-venv $(VENV)
+	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+demo: $(STAMP) ## Run the whole way on simulated data
+	@$(BIN)/dasrec demo $(ARGS)
+
+test: $(STAMP) ## Run the tests, but for the slow ones
+	@$(BIN)/pytest $(ARGS)
+
+test-slow: $(STAMP) ## Run the slow tests only
+	@$(BIN)/pytest -m slow $(ARGS)
+
+lint: $(STAMP) ## Check style and formatting
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+format: $(STAMP) ## Repair style and formatting where that is safe
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+types: $(STAMP) ## Check the types of dasrec/
+	@$(BIN)/mypy
+
+layers: $(STAMP) ## Check that modules import downwards only
+	@$(BIN)/pytest tests/test_layers.py $(ARGS)
+
+notebooks: $(STAMP) ## Run every notebook
+ifeq ($(NOTEBOOKS),)
+	@echo "There are no notebooks"
+else
+	@$(BIN)/pytest --nbmake --nbmake-timeout=600 --timeout=900 $(ARGS) $(NOTEBOOKS)
+endif
+
+constraints: ## Resolve all extras in a clean environment and rewrite constraints.txt
+	@echo "Resolving dasrec[$(EXTRAS)] in a clean environment"
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	.ci/new-venv "$$folder/venv"; \
+	"$$folder/venv/bin/python" $(PIP_INSTALL) $(if $(BASE),-c $(BASE)) -e '.[$(EXTRAS)]'; \
+	"$$folder/venv/bin/python" -m pip freeze -qq --exclude-editable > "$$folder/pins"; \
+	if grep -vE '^[A-Za-z0-9._-]+==[^ @]+$$' "$$folder/pins"; then \
+	    echo "The lines above are not exact pins; constraints.txt is left as it was" >&2; exit 1; \
+	fi; \
+	{ echo "# Versions that were tested together. Made by 'make constraints'; do not edit by hand."; \
+	  cat "$$folder/pins"; } > constraints.txt; \
+	echo "constraints.txt: $$(wc -l < "$$folder/pins") pins"
+
+clean: ## Remove builds, caches and the demo's output; .venv stays
+	@rm -rf build dist demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -path ./$(VENV) -prune -o -type d \
+	    \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +

@@ -1,0 +1,169 @@
+"""The only room that puts work on Dask: block tasks, shared values, and the shuffle of cells."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import dask
+import dask.array as da
+import dask.threaded
+import numpy as np
+from dask.base import get_scheduler, tokenize
+from dask.callbacks import Callback
+from dask.delayed import Delayed, delayed
+from dask.system import CPU_COUNT
+from numpy.typing import NDArray
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from dasrec import files
+from dasrec.kernels.csr import counting_sort
+from dasrec.typing import Ints, Longs, Task
+
+
+def active_client() -> Any | None:
+    """Return the ``distributed`` client that Dask would use now, or None."""
+    client = getattr(get_scheduler(), "__self__", None)
+    return client if hasattr(client, "scatter") else None
+
+
+def share(value: Any) -> Any:
+    """Put one copy of a large value on every worker; pass what comes back to :func:`run`.
+
+    Without a client the value itself comes back, since threads share it anyway.
+    """
+    client = active_client()
+    return value if client is None else client.scatter(value, broadcast=True, hash=False)
+
+
+def run(
+    task: Task, arguments: Sequence[tuple[Any, ...]], *, name: str, progress: bool = True
+) -> list[Any]:
+    """Run ``task(*a)`` for every ``a`` and return the results in order.
+
+    Parameters
+    ----------
+    task : function of an importable module
+    arguments : one tuple a task; Dask collections and shared values in it are resolved
+    name : how the tasks read on the dashboard, for instance ``als-user-sweep``
+    progress : whether to show a bar, once a run takes more than a second
+
+    Notes
+    -----
+    Goes to the active client, else to the threaded scheduler (or whatever ``dask.config`` says). BLAS
+    runs one thread a task. When a task fails or the caller is interrupted, the rest is cancelled.
+    """
+    label = f"{name}-{files.token()}"
+    # the number comes last: the dashboard groups tasks by what stands before it
+    tasks = [
+        delayed(task, pure=False, traverse=False)(*each, dask_key_name=f"{label}-{i}")
+        for i, each in enumerate(arguments)
+    ]
+    bar = tqdm(
+        total=len(tasks), desc=name, delay=1, disable=None if progress else True, leave=False
+    )
+    with bar, threadpool_limits(1, "blas"):
+        client = active_client()
+        if client is None:
+            return _run_here(tasks, label, bar)
+        return _run_on(client, tasks, bar)
+
+
+def _run_here(tasks: list[Delayed], label: str, bar: Any) -> list[Any]:
+    def advance(key: Any, *_: Any) -> None:
+        if str(key).startswith(label):
+            bar.update()
+
+    with Callback(posttask=advance):
+        if get_scheduler() not in (None, dask.threaded.get):
+            return list(dask.compute(*tasks))
+        pool = ThreadPoolExecutor(CPU_COUNT, thread_name_prefix="dasrec")
+        try:
+            return list(dask.compute(*tasks, scheduler="threads", pool=pool))
+        finally:
+            # after an error or Ctrl-C nothing may go on writing behind the caller's back
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _run_on(client: Any, tasks: list[Delayed], bar: Any) -> list[Any]:
+    futures = client.compute(tasks)
+    results = []
+    try:
+        for future in futures:
+            results.append(future.result())
+            bar.update()
+    except BaseException:
+        client.cancel(futures, force=True)
+        raise
+    return results
+
+
+def stack(
+    task: Task, arguments: Sequence[tuple[Any, ...]], *, heights: Longs, width: int, name: str
+) -> da.Array:
+    """Return a lazy Dask array whose row block ``b`` is the CSR array ``task(*arguments[b])``."""
+    label = f"{name}-{tokenize(arguments)}"
+    graph = {(label, b, 0): (task, *each) for b, each in enumerate(arguments)}
+    chunks = (tuple(int(height) for height in heights), (width,))
+    meta = sparse.csr_array((0, 0), dtype=np.float32)
+    return da.Array(graph, label, chunks, meta=meta)
+
+
+class Pieces(NamedTuple):
+    """What one map task left for the reducers: sorted columns on disk and where each bucket begins."""
+
+    folder: str
+    columns: tuple[str, ...]
+    offsets: Longs
+
+
+def write_pieces(
+    folder: str, buckets: Ints, n_buckets: int, columns: dict[str, NDArray[Any]]
+) -> Pieces:
+    """Sort parallel columns by bucket, stably, and write one file a column."""
+    order, offsets = counting_sort(buckets, n_buckets)
+    files.make_folder(folder)
+    with files.writing(folder):
+        for name, values in columns.items():
+            files.write_column(files.join(folder, name), values[order])
+    return Pieces(folder, tuple(columns), offsets)
+
+
+def read_pieces(
+    pieces: Sequence[Pieces], bucket: int, dtypes: Mapping[str, type[np.generic]]
+) -> dict[str, NDArray[Any]]:
+    """Gather one bucket from all map tasks, in their order, by range reads."""
+    columns = {}
+    for name in pieces[0].columns:
+        dtype = dtypes[name]
+        ranges = [
+            files.read_column(
+                files.join(piece.folder, name),
+                dtype,
+                piece.offsets[bucket],
+                piece.offsets[bucket + 1],
+            )
+            for piece in pieces
+        ]
+        columns[name] = np.concatenate([np.empty(0, dtype), *ranges])
+    return columns
+
+
+@contextlib.contextmanager
+def scratch(url: str) -> Iterator[str]:
+    """Give a fresh folder at ``url`` that all workers reach, and remove it however the block ends."""
+    folder = files.join(url, f"scratch-{files.token()}")
+    files.make_folder(folder)
+    try:
+        yield folder
+    finally:
+        files.remove(folder)
+
+
+def track(n: int, *, name: str) -> Iterator[int]:
+    """Count to ``n`` behind a progress bar, which shows once it takes more than a second."""
+    yield from tqdm(range(n), desc=name, delay=1, disable=None, leave=False)

@@ -1,0 +1,205 @@
+"""Sorted cells of whole rows in scratch files: the k-core, the transpose, and writing by shard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dasrec import blocks, files, memory, store
+from dasrec.errors import InputError
+from dasrec.kernels.csr import counting_sort, cut_rows, indptr_of
+from dasrec.schema import DATA, INDICES, ITEM, TIMESTAMP, TIMESTAMPS, USER, USER_ITEMS, VALUE
+from dasrec.typing import Bools, Longs, Side
+
+CELL_TYPES: Mapping[str, type[np.generic]] = {
+    USER: np.int32,
+    ITEM: np.int32,
+    VALUE: np.float32,
+    TIMESTAMP: np.int64,
+}
+
+
+class CellBlock(NamedTuple):
+    """Cells of whole rows, one file a column, sorted by (row, column), and what they count."""
+
+    folder: str
+    timed: bool
+    row_counts: Longs
+    column_counts: Longs
+
+    @property
+    def n_cells(self) -> int:
+        """How many cells the files hold."""
+        return int(self.row_counts.sum())
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Read cells ``start:stop`` of one column."""
+        return files.read_column(files.join(self.folder, name), CELL_TYPES[name], start, stop)
+
+    def load(self) -> dict[str, NDArray[Any]]:
+        """Read all columns."""
+        names = (USER, ITEM, VALUE, TIMESTAMP) if self.timed else (USER, ITEM, VALUE)
+        return {name: self.read(name) for name in names}
+
+
+def save(
+    folder: str,
+    columns: Mapping[str, NDArray[Any]],
+    *,
+    row: str,
+    span: tuple[int, int],
+    n_columns: int,
+) -> CellBlock:
+    """Write the cells of rows ``span[0]:span[1]``; ``row`` says whether users or items are the rows."""
+    files.make_folder(folder)
+    with files.writing(folder):
+        for name, values in columns.items():
+            files.write_column(files.join(folder, name), values)
+    column = ITEM if row == USER else USER
+    return CellBlock(
+        folder,
+        TIMESTAMP in columns,
+        np.bincount(columns[row] - span[0], minlength=span[1] - span[0]),
+        np.bincount(columns[column], minlength=n_columns),
+    )
+
+
+def core(
+    found: Sequence[CellBlock], *, min_user: int, min_item: int, scratch: str
+) -> tuple[Bools, Bools, list[CellBlock]]:
+    """Keep users with ``min_user`` and items with ``min_item`` cells, repeated until both hold.
+
+    Returns
+    -------
+    keep_users, keep_items : bool, shapes (n_users,) and (n_items,)
+    blocks : list of CellBlock
+        The cells that stay, in the numbers that are left.
+    """
+    sizes = [len(block.row_counts) for block in found]
+    users = np.concatenate([block.row_counts for block in found])
+    items = np.sum([block.column_counts for block in found], axis=0)
+    keep_users, keep_items = users >= min_user, items >= min_item
+    starts = np.concatenate(([0], np.cumsum(sizes)))
+    while True:
+        shared = blocks.share((keep_users, keep_items))
+        if keep_users.all() and keep_items.all():
+            return keep_users, keep_items, list(found)
+        counts = blocks.run(_core_counts, [(block, shared) for block in found], name="ingest-core")
+        users = np.sum([each[0] for each in counts], axis=0)
+        items = np.sum([each[1] for each in counts], axis=0)
+        next_users, next_items = users >= min_user, items >= min_item
+        if (next_users == keep_users).all() and (next_items == keep_items).all():
+            break
+        keep_users, keep_items = next_users, next_items
+    arguments = [
+        (block, shared, (int(starts[b]), int(starts[b + 1])), files.join(scratch, f"core-{b}"))
+        for b, block in enumerate(found)
+    ]
+    return keep_users, keep_items, blocks.run(_keep_core, arguments, name="ingest-core")
+
+
+def _core_counts(block: CellBlock, shared: tuple[Bools, Bools]) -> tuple[Longs, Longs]:
+    """Count what each user and item has left when only the marked ones stay."""
+    keep_users, keep_items = shared
+    users, items = block.read(USER), block.read(ITEM)
+    keep = keep_users[users] & keep_items[items]
+    return (
+        np.bincount(users[keep], minlength=len(keep_users)),
+        np.bincount(items[keep], minlength=len(keep_items)),
+    )
+
+
+def _keep_core(
+    block: CellBlock, shared: tuple[Bools, Bools], span: tuple[int, int], folder: str
+) -> CellBlock:
+    keep_users, keep_items = shared
+    columns = block.load()
+    keep = keep_users[columns[USER]] & keep_items[columns[ITEM]]
+    columns = {name: values[keep] for name, values in columns.items()}
+    new_users = np.concatenate(([0], np.cumsum(keep_users)))
+    columns[USER] = new_users[columns[USER]].astype(np.int32)
+    columns[ITEM] = (np.cumsum(keep_items) - 1)[columns[ITEM]].astype(np.int32)
+    files.remove(block.folder)
+    return save(
+        folder,
+        columns,
+        row=USER,
+        span=(int(new_users[span[0]]), int(new_users[span[1]])),
+        n_columns=int(keep_items.sum()),
+    )
+
+
+def transpose(found: Sequence[CellBlock], n_users: int, *, scratch: str) -> list[CellBlock]:
+    """Sort the same cells by item: bucket each block by item, then gather every bucket."""
+    counts = np.sum([block.column_counts for block in found], axis=0)
+    cuts = cut_rows(indptr_of(counts), memory.block_cells(int(counts.sum())))
+    arguments = [(block, cuts, files.join(scratch, f"turn-{b}")) for b, block in enumerate(found)]
+    pieces = blocks.run(_turn_map, arguments, name="ingest-turn")
+    reduce_arguments = [
+        (pieces, b, (int(cuts[b]), int(cuts[b + 1])), n_users, files.join(scratch, f"items-{b}"))
+        for b in range(len(cuts) - 1)
+    ]
+    return blocks.run(_turn_reduce, reduce_arguments, name="ingest-gather")
+
+
+def _turn_map(block: CellBlock, cuts: Longs, folder: str) -> blocks.Pieces:
+    columns = block.load()
+    buckets = (np.searchsorted(cuts, columns[ITEM], side="right") - 1).astype(np.int32)
+    return blocks.write_pieces(folder, buckets, len(cuts) - 1, columns)
+
+
+def _turn_reduce(
+    pieces: Sequence[blocks.Pieces], bucket: int, span: tuple[int, int], n_users: int, folder: str
+) -> CellBlock:
+    columns = blocks.read_pieces(pieces, bucket, CELL_TYPES)
+    # pieces come in order of users, so a stable sort by item leaves users ascending within each
+    order, _ = counting_sort(columns[ITEM] - np.int32(span[0]), span[1] - span[0])
+    columns = {name: values[order] for name, values in columns.items()}
+    return save(folder, columns, row=ITEM, span=span, n_columns=n_users)
+
+
+def write_matrix(
+    draft: store.Draft, side: Side, found: Sequence[CellBlock], *, n_columns: int
+) -> None:
+    """Write the cells of all blocks as one orientation of the store, one task a shard."""
+    counts = np.concatenate([block.row_counts for block in found])
+    indptr = indptr_of(counts)
+    n_stored = int(indptr[-1])
+    if n_stored == 0:
+        msg = "no interactions are left to write; loosen the cleaning rules"
+        raise InputError(msg)
+    with files.writing(draft.url):
+        draft.create_matrix(
+            side, shape=(len(counts), n_columns), n_stored=n_stored, timed=found[0].timed
+        )
+        draft.write_index(side, indptr, cut_rows(indptr, memory.block_cells(n_stored)))
+    column = ITEM if side == USER_ITEMS else USER
+    names = {INDICES: column, DATA: VALUE} | ({TIMESTAMPS: TIMESTAMP} if found[0].timed else {})
+    offsets = indptr_of(np.array([block.n_cells for block in found], np.int64))
+    arguments = []
+    for start in range(0, n_stored, store.SHARD_CELLS):
+        stop = min(start + store.SHARD_CELLS, n_stored)
+        ranges = [
+            (block, max(start - first, 0), min(stop - first, block.n_cells))
+            for block, first in zip(found, offsets[:-1].tolist(), strict=True)
+            if first < stop and first + block.n_cells > start
+        ]
+        arguments.append((draft.group_url, side, start, names, ranges))
+    blocks.run(_write_shard, arguments, name="ingest-write")
+
+
+def _write_shard(
+    group_url: str,
+    side: Side,
+    start: int,
+    names: Mapping[str, str],
+    ranges: Sequence[tuple[CellBlock, int, int]],
+) -> None:
+    columns = {
+        stored: np.concatenate([block.read(name, first, stop) for block, first, stop in ranges])
+        for stored, name in names.items()
+    }
+    store.write_cells(group_url, side, start, columns)

@@ -1,0 +1,34 @@
+"""Every exception that dasrec raises on purpose.
+
+A message says what was given, what is expected and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class DasrecError(Exception):
+    """Base of all errors of dasrec; the command line turns it into one line and exit status 1."""
+
+
+class InputError(DasrecError, ValueError):
+    """An argument, a file or a row of a log is not what is expected."""
+
+
+class StoreError(DasrecError):
+    """A store or a saved model is missing, unfinished, damaged or of another format version."""
+
+
+class MismatchError(DasrecError):
+    """Two things that must belong together do not: a model and a store, a model and a split."""
+
+
+class BudgetError(DasrecError):
+    """The memory that a step needs is above its limit; nothing was started."""
+
+
+class DiskError(DasrecError, OSError):
+    """Writing failed, for instance on a full disk; what was there before is still readable."""
+
+
+class DataUnavailableError(DasrecError):
+    """A public data set is neither on this machine nor to be had from the network."""

@@ -1,0 +1,43 @@
+"""Bytes that one task needs, block sizes from a budget, and refusal before anything starts."""
+
+from __future__ import annotations
+
+import psutil
+
+from dasrec.errors import BudgetError
+
+READ_BYTES = 32 * 2**20
+"""Bytes of a log that one task parses; parsing takes about eight times as much."""
+
+BLOCK_CELLS = 2**20
+"""Stored cells in a block: some 0.3 s of work at 64 factors, and 20 MB decoded."""
+
+LEAST_BLOCK_CELLS = 2**14
+
+SCORE_CELLS = 2**22
+"""Scores that a ranking task holds at a time: 16 MiB."""
+
+
+def block_cells(n_stored: int) -> int:
+    """Return how many stored cells a block should have: at least 32 blocks when data allow it.
+
+    It depends on the data alone, never on the cluster, so that results do not either.
+    """
+    return min(BLOCK_CELLS, max(LEAST_BLOCK_CELLS, -(-n_stored // 32)))
+
+
+def limit() -> int:
+    """Return the bytes that this process may still take from the machine."""
+    return int(psutil.virtual_memory().available)
+
+
+def check_fits(need: int, *, limit: int, what: str, remedy: str) -> None:
+    """Refuse a step whose need in bytes is above ``limit``, saying what would help."""
+    if need > limit:
+        msg = f"{what} needs {gigabytes(need)} and {gigabytes(limit)} are available; {remedy}"
+        raise BudgetError(msg)
+
+
+def gigabytes(size: int) -> str:
+    """Write a size as people read it."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

@@ -1,0 +1,38 @@
+"""Models, one file each; :func:`load_model` opens a saved one of any kind."""
+
+from __future__ import annotations
+
+import os
+
+from dasrec import store
+from dasrec.errors import StoreError
+from dasrec.models.als import ALS, ImplicitALS
+from dasrec.models.base import Model
+from dasrec.models.biases import Biases
+from dasrec.models.popular import Popular
+from dasrec.schema import MODEL_KIND
+
+MODELS: dict[str, type[Model]] = {
+    model.name: model for model in (ALS, ImplicitALS, Biases, Popular)
+}
+
+__all__ = ["ALS", "MODELS", "Biases", "ImplicitALS", "Model", "Popular", "load_model"]
+
+
+def load_model(url: str | os.PathLike[str]) -> Model:
+    """Open a saved model; its factors are read when they are first used.
+
+    Raises
+    ------
+    StoreError
+        Nothing is there, its writing was cut off, or it is of another format version or kind.
+    """
+    pointer = store.read_pointer(os.fspath(url), MODEL_KIND)
+    attrs = store.read_attrs(pointer)
+    kind = MODELS.get(attrs["model"])
+    if kind is None:
+        msg = f"{url} holds a model {attrs['model']!r}; this dasrec knows: {', '.join(MODELS)}"
+        raise StoreError(msg)
+    model = kind(**attrs["parameters"])
+    model._restore(store.read_dataset(pointer), attrs["trained_on"])
+    return model

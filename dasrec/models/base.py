@@ -1,0 +1,308 @@
+"""What every model can do: fit, recommend, score, save, load."""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import xarray as xr
+from sklearn.base import BaseEstimator
+
+from dasrec import store
+from dasrec.checks import check_lengths
+from dasrec.errors import InputError, MismatchError
+from dasrec.interactions import Interactions
+from dasrec.kernels.topk import mask_tile, push_tile, sort_heaps
+from dasrec.memory import SCORE_CELLS
+from dasrec.schema import FACTOR, ITEM, ITEM_ID, MODEL_KIND, RANK, USER, USER_ID
+from dasrec.typing import Floats, Ids, Ints, Longs
+from dasrec.vocabulary import Vocabulary
+
+
+class Model(BaseEstimator, ABC):
+    """Base of all models; the score of a user and an item is a dot product of two vectors.
+
+    A subclass sets ``name`` and ``predicts_values``, learns arrays whose names end in ``_`` in
+    :meth:`_learn`, and says in :meth:`scoring_vectors` how scores come of them.
+
+    Attributes
+    ----------
+    user_ids_, item_ids_ : Vocabulary
+        Whom and what the model knows.
+    trained_on_ : dict
+        The store, its state and the masks of the view that the model was fitted on.
+    """
+
+    name: ClassVar[str]
+    predicts_values: ClassVar[bool] = False
+    """Whether scores are on the scale of the stored values, so that RMSE means something."""
+
+    user_ids_: Vocabulary
+    item_ids_: Vocabulary
+    trained_on_: dict[str, Any]
+
+    def fit(self, interactions: Interactions, y: None = None) -> Self:
+        """Learn from the interactions, eagerly, and return the model itself.
+
+        Parameters
+        ----------
+        interactions : Interactions
+            A whole store or the ``train`` part of a split.
+        y : None
+            Ignored; there for scikit-learn's sake.
+
+        Raises
+        ------
+        InputError
+            A parameter of the constructor is out of its range, or there is nothing to learn from.
+        BudgetError
+            The factors would not fit in memory; nothing was started.
+        """
+        self._check()
+        self._learn(interactions)
+        self.user_ids_, self.item_ids_ = interactions.user_ids, interactions.item_ids
+        self.trained_on_ = view_of(interactions)
+        return self
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Refuse parameters that are out of range."""
+
+    @abstractmethod
+    def _learn(self, interactions: Interactions) -> None:
+        """Set the learned attributes."""
+
+    @abstractmethod
+    def scoring_vectors(self) -> tuple[Floats, Floats]:
+        """Return float32 (n_users, d) and (n_items, d) whose products are the scores."""
+
+    def fold_in(self, interactions: Interactions) -> Floats:
+        """Return scoring vectors of all users, float32 (n_users, d), from these interactions alone.
+
+        For users that training did not see. Models without personal parameters need not override it.
+        """
+        self.check_belongs(interactions)
+        return self.scoring_vectors()[0]
+
+    def check_fitted(self) -> None:
+        """Refuse to go on with a model that has not learned yet."""
+        if not hasattr(self, "trained_on_"):
+            msg = f"this {type(self).__name__} is not fitted; call fit(interactions) first"
+            raise InputError(msg)
+
+    def check_belongs(self, interactions: Interactions) -> None:
+        """Refuse interactions whose ids stand for other numbers than those of the model."""
+        self.check_fitted()
+        for side, ours, theirs in (
+            (USER, self.trained_on_["user_hash"], interactions.user_hash),
+            (ITEM, self.trained_on_["item_hash"], interactions.item_hash),
+        ):
+            if ours != theirs:
+                msg = (
+                    f"the model does not belong to {interactions.url}: their {side} vocabularies differ "
+                    f"({ours[:8]} and {theirs[:8]}); fit a model on this store"
+                )
+                raise MismatchError(msg)
+
+    def recommend(
+        self, user_ids: Ids, *, n: int = 10, seen: Interactions | None = None
+    ) -> xr.Dataset:
+        """Rank the best ``n`` items for each of some users, eagerly.
+
+        Parameters
+        ----------
+        user_ids : array of ids, shape (m,)
+        n : int
+            Length of each list, at most the size of the catalogue.
+        seen : Interactions, optional
+            What is not to be recommended again.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``item_id`` and ``score`` (float32, NaN past the end of a short list; ``item_id`` is then
+            None, or -1 for integer ids), dims (user, rank), with ``user_id`` along ``user``.
+
+        Raises
+        ------
+        InputError
+            An id is unknown, or ``n`` is larger than the catalogue.
+        """
+        self.check_fitted()
+        (length,) = check_lengths(n, n_items=len(self.item_ids_))
+        numbers = self.user_ids_.numbers(user_ids)
+        users, items = self.scoring_vectors()
+        hidden = None
+        if seen is not None:
+            self.check_belongs(seen)
+            hidden = _rows(seen, numbers)
+        best, scores = rank_items(users[numbers], items, length, hidden)
+        none = -1 if self.item_ids_.ids.dtype == np.int64 else None
+        names = np.where(best >= 0, self.item_ids_.ids[best], none)
+        return xr.Dataset(
+            {
+                ITEM_ID: ((USER, RANK), names),
+                "score": ((USER, RANK), np.where(best >= 0, scores, np.nan).astype(np.float32)),
+            },
+            coords={USER_ID: (USER, self.user_ids_.ids[numbers]), RANK: np.arange(1, length + 1)},
+            attrs={"model": self.name},
+        )
+
+    def score(self, user_ids: Ids, item_ids: Ids) -> Floats:
+        """Score pairs of a user and an item, eagerly; float32, shape (m,).
+
+        Raises
+        ------
+        InputError
+            An id is unknown, or there are not as many users as items.
+        """
+        self.check_fitted()
+        rows, columns = self.user_ids_.numbers(user_ids), self.item_ids_.numbers(item_ids)
+        if len(rows) != len(columns):
+            msg = f"{len(rows)} users and {len(columns)} items were given; expected pairs"
+            raise InputError(msg)
+        users, items = self.scoring_vectors()
+        return np.einsum("ij,ij->i", users[rows], items[columns])
+
+    def save(self, url: str | os.PathLike[str], *, overwrite: bool = False) -> str:
+        """Write the model to a path or fsspec URL as one Zarr group, and return where.
+
+        Raises
+        ------
+        InputError
+            Something is there already and ``overwrite`` is False.
+        DiskError
+            The disk is full or may not be written; a model that was there stays readable.
+        """
+        self.check_fitted()
+        draft = store.Draft(url, MODEL_KIND, overwrite=overwrite)
+        try:
+            draft.write_dataset(self._dataset())
+            draft.commit(
+                {
+                    "model": self.name,
+                    "parameters": _plain(self.get_params()),
+                    "trained_on": self.trained_on_,
+                }
+            )
+        except BaseException:
+            draft.abandon()
+            raise
+        return draft.url
+
+    def _dataset(self) -> xr.Dataset:
+        """Gather the learned arrays; history's variables are prefixed, its dimension is its own."""
+        learned = {key: value for key, value in vars(self).items() if key.endswith("_")}
+        arrays = {key: value for key, value in learned.items() if isinstance(value, xr.DataArray)}
+        dataset = xr.Dataset(arrays).reset_coords(drop=True)
+        for key, value in getattr(self, "history_", xr.Dataset()).items():
+            dataset[f"history_{key}"] = value
+        return dataset.assign_coords(
+            {
+                USER_ID: (USER, storable(self.user_ids_.ids)),
+                ITEM_ID: (ITEM, storable(self.item_ids_.ids)),
+            }
+        )
+
+    def _restore(self, dataset: xr.Dataset, trained_on: Mapping[str, Any]) -> None:
+        """Set the learned attributes from what :meth:`_dataset` gave."""
+        self.user_ids_ = Vocabulary(loaded(dataset[USER_ID]), USER)
+        self.item_ids_ = Vocabulary(loaded(dataset[ITEM_ID]), ITEM)
+        self.trained_on_ = dict(trained_on)
+        history = {}
+        for key, value in dataset.data_vars.items():
+            if str(key).startswith("history_"):
+                history[str(key).removeprefix("history_")] = value.reset_coords(drop=True)
+            else:
+                setattr(self, str(key), value)
+        if history:
+            self.history_ = xr.Dataset(history)
+
+
+def rank_items(
+    users: Floats, items: Floats, n: int, seen: tuple[Longs, Ints] | None = None
+) -> tuple[Ints, Floats]:
+    """Find the n best items of each user over the whole catalogue, without a users x items matrix.
+
+    Parameters
+    ----------
+    users, items : float32, shapes (m, d) and (n_items, d)
+    n : int
+    seen : (indptr, indices), optional
+        Items to leave out, one row a user, ascending.
+
+    Returns
+    -------
+    items : int32, shape (m, n), best first, equal scores by number; -1 where fewer are left
+    scores : float32, shape (m, n)
+
+    Notes
+    -----
+    Cost: m n_items d multiply-adds and 16 MiB of scores at a time.
+    """
+    best = np.full((len(users), n), -np.inf, np.float32)
+    found = np.full((len(users), n), -1, np.int32)
+    height = max(1, min(len(users), 1024))
+    width = max(1, SCORE_CELLS // height)
+    for top in range(0, len(users), height):
+        rows = slice(top, top + height)
+        for first in range(0, len(items), width):
+            scores = users[rows] @ items[first : first + width].T
+            if seen is not None:
+                mask_tile(scores, first, seen[0][top : top + height + 1], seen[1])
+            push_tile(scores, first, best[rows], found[rows])
+    sort_heaps(best, found)
+    return found, best
+
+
+def view_of(interactions: Interactions) -> dict[str, Any]:
+    """Return JSON-able facts that identify a store's state and a view of it."""
+    return {
+        "store": interactions.url,
+        "state": interactions.group_url.rsplit("/", 1)[-1],
+        "user_hash": interactions.user_hash,
+        "item_hash": interactions.item_hash,
+        "masks": [mask.describe() for mask in interactions.masks],
+    }
+
+
+def label(values: Floats, *dims: str) -> xr.DataArray:
+    """Name the dimensions of a learned array."""
+    return xr.DataArray(values, dims=dims)
+
+
+def label_factors(values: Floats, side: str, vocabulary: Vocabulary) -> xr.DataArray:
+    """Label a factor matrix: dims (side, factor), ids along the side."""
+    name = USER_ID if side == USER else ITEM_ID
+    return xr.DataArray(values, dims=(side, FACTOR), coords={name: (side, vocabulary.ids)})
+
+
+def storable(ids: Ids) -> Ids:
+    """Return ids in a type that Zarr stores: int64, or NumPy's variable-width strings."""
+    return ids if ids.dtype == np.int64 else ids.astype(np.dtypes.StringDType())
+
+
+def loaded(ids: xr.DataArray) -> Ids:
+    """Return stored ids in memory as int64 or str objects."""
+    values = np.asarray(ids.values)
+    return values if values.dtype.kind == "i" else values.astype(object)
+
+
+def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters in JSON's types; a generator is not one, the seed drawn from it is learned."""
+    return {
+        key: None if isinstance(value, np.random.Generator) else json.loads(json.dumps(value))
+        for key, value in parameters.items()
+    }
+
+
+def _rows(view: Interactions, numbers: Ints) -> tuple[Longs, Ints]:
+    """Read the rows of some users and lay them one after the other."""
+    pieces = [view.read_rows("user_items", int(u), int(u) + 1).indices for u in numbers]
+    lengths = np.array([len(piece) for piece in pieces], np.int64)
+    indptr = np.concatenate(([0], np.cumsum(lengths)))
+    return indptr, np.concatenate([np.empty(0, np.int32), *pieces])

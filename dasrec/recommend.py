@@ -1,0 +1,120 @@
+"""The n best items of every user, written block by block to Parquet; stopped, it can be resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dasrec import blocks, files
+from dasrec.checks import check_lengths
+from dasrec.errors import InputError
+from dasrec.interactions import Interactions
+from dasrec.models.base import Model, rank_items, view_of
+from dasrec.typing import Floats, Ids, Side
+
+DONE = "_SUCCESS"
+
+
+class _Job(NamedTuple):
+    users: Floats
+    items: Floats
+    user_ids: Ids
+    item_ids: Ids
+    n: int
+
+
+def recommend_all(
+    model: Model,
+    seen: Interactions,
+    *,
+    n: int = 10,
+    out: str | os.PathLike[str],
+    overwrite: bool = False,
+) -> str:
+    """Write the ``n`` best items of every user to a folder of Parquet files, eagerly; return where.
+
+    Parameters
+    ----------
+    model : Model
+    seen : Interactions
+        What is not to be recommended again: usually the whole store.
+    n : int
+        Length of each list, at most the size of the catalogue.
+    out : path or fsspec URL
+        Columns ``user_id``, ``rank`` (int32, from 1), ``item_id``, ``score`` (float32), sorted by user
+        and rank. A user who has seen nearly everything gets a shorter list. The file ``_SUCCESS`` comes
+        last, as Spark writes it: a folder without it is unfinished.
+    overwrite : bool
+        Whether lists that are there already are replaced; they stay readable until the new are whole.
+
+    Raises
+    ------
+    InputError
+        ``n`` is larger than the catalogue, or ``out`` is taken.
+    MismatchError
+        The model does not belong to the store.
+    DiskError
+        The disk is full or may not be written. Free space and call again: finished parts are kept.
+
+    Notes
+    -----
+    Cost: n_users n_items d multiply-adds; a task holds one block of users and 16 MiB of scores.
+    """
+    model.check_belongs(seen)
+    (length,) = check_lengths(n, n_items=seen.n_items)
+    place = files.absolute(out)
+    if files.exists(place) and not overwrite:
+        msg = f"{out} exists already; pass overwrite=True (--overwrite) or choose another place"
+        raise InputError(msg)
+    users, items = model.scoring_vectors()
+    # the same call finds its own finished parts again, another call does not
+    draft = f"{place}.part-{_fingerprint(users, items, seen, length)}"
+    files.make_folder(draft)
+    job = _Job(users, items, model.user_ids_.ids, model.item_ids_.ids, length)
+    seen.map_blocks(_write_block, "user_items", blocks.share(job), draft, name="recommend-block")
+    with files.writing(place):
+        files.replace(files.join(draft, DONE), b"")
+        files.move(draft, place)
+    return place
+
+
+def _fingerprint(users: Floats, items: Floats, seen: Interactions, n: int) -> str:
+    digest = hashlib.blake2b(digest_size=6)
+    digest.update(json.dumps([view_of(seen), n], sort_keys=True, default=str).encode())
+    for vectors in (users, items):
+        digest.update(np.ascontiguousarray(vectors).data)
+    return digest.hexdigest()
+
+
+def _write_block(
+    seen: Interactions, side: Side, start: int, stop: int, job: _Job, draft: str
+) -> None:
+    target = files.join(draft, f"part-{start:09d}.parquet")
+    if files.exists(target):
+        return
+    known = seen.read_rows(side, start, stop)
+    lists, scores = rank_items(
+        job.users[start:stop], job.items, job.n, (known.indptr, known.indices)
+    )
+    kept = lists >= 0
+    rows, places = np.nonzero(kept)
+    columns: dict[str, Any] = {
+        "user_id": _arrow(job.user_ids[start + rows]),
+        "rank": pa.array((places + 1).astype(np.int32)),
+        "item_id": _arrow(job.item_ids[lists[kept]]),
+        "score": pa.array(scores[kept]),
+    }
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink, compression="zstd")
+    with files.writing(draft):
+        files.replace(target, sink.getvalue().to_pybytes())
+
+
+def _arrow(ids: Ids) -> pa.Array:
+    return pa.array(ids, pa.int64() if ids.dtype == np.int64 else pa.string())

@@ -1,0 +1,437 @@
+"""Figures of what was measured, and one HTML page that holds them; the door to Bokeh."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+from bokeh.models import (
+    BoxAnnotation,
+    ColumnDataSource,
+    FactorRange,
+    HoverTool,
+)
+from bokeh.plotting import figure
+
+from dasrec.errors import InputError
+
+MODEL = "model"
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#000000")
+"""Colours that colour-blind readers tell apart: Okabe and Ito 2008, without the yellow that is too
+light for lines on white."""
+_DASHES = ("solid", "dashed", "dotted", "dotdash")
+_HATCHES = (" ", "/", ".", "\\")  # for print, and once the colours are used up
+_FONT = "system-ui, sans-serif"
+_MOST_POINTS = 2000
+_LOWER_IS_BETTER = frozenset({"rmse", "mae"})
+_DASH = "\N{EN DASH}"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: a heading, then text, figures and fragments in this order.
+
+    Attributes
+    ----------
+    heading : str
+    text : str
+        Plain; escaped when written. An empty line begins a paragraph.
+    figures : tuple of bokeh.plotting.figure
+        Each may occur only once on a page.
+    html : tuple of str
+        Fragments that are safe already, as :func:`metric_table` and :func:`list_table` return.
+    """
+
+    heading: str
+    text: str = ""
+    figures: tuple[figure, ...] = ()
+    html: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a bare figure or string where a tuple is expected."""
+        for name in ("figures", "html"):
+            given = getattr(self, name)
+            if not isinstance(given, tuple):
+                msg = f"{name} is a {type(given).__name__}; expected a tuple, even of one"
+                raise InputError(msg)
+
+    @property
+    def paragraphs(self) -> tuple[str, ...]:
+        """The text, cut at empty lines."""
+        return tuple(part.strip() for part in self.text.split("\n\n") if part.strip())
+
+
+def _figure(
+    title: str,
+    *,
+    x_label: str,
+    y_label: str,
+    axis: Literal["linear", "log"] = "linear",
+    factors: Sequence[str] | None = None,
+) -> figure:
+    """Return an empty figure in the style of the house."""
+    fig = figure(
+        title=title,
+        height=360,
+        sizing_mode="stretch_width",
+        x_axis_type="auto" if factors is not None else axis,
+        y_axis_type=axis,
+        x_range=None if factors is None else FactorRange(*factors, range_padding=0.05),
+        tools="pan,box_zoom,reset,save",
+        active_drag=None,  # a thumb that scrolls the page must not move the plot
+        output_backend="svg",  # sharp on paper
+        toolbar_location="above",
+        outline_line_color=None,
+        min_border_right=16,
+    )
+    fig.toolbar.logo = None
+    fig.toolbar.autohide = True
+    fig.title.update(text_font=_FONT, text_font_size="16px", text_color="#1d2733")
+    for axes, label in ((fig.xaxis, x_label), (fig.yaxis, y_label)):
+        axes.update(
+            axis_label=label,
+            axis_label_text_font=_FONT,
+            axis_label_text_font_size="13px",
+            axis_label_text_font_style="normal",
+            axis_label_text_color="#1d2733",
+            major_label_text_font=_FONT,
+            major_label_text_font_size="12px",
+            major_label_text_color="#57636f",
+            axis_line_color="#aab4be",
+            major_tick_line_color="#aab4be",
+            minor_tick_line_color=None,
+        )
+    fig.grid.grid_line_color = "#e6ebf0"
+    return fig
+
+
+def _draw_legend(fig: figure, glyphs: dict[str, GlyphRenderer]) -> None:
+    """Name the parts below the plot, where they fit on a phone; a click hides one."""
+    items = [LegendItem(label={"value": name}, renderers=[each]) for name, each in glyphs.items()]
+    legend = Legend(items=items, orientation="horizontal", ncols=2, click_policy="hide")
+    legend.update(label_text_font=_FONT, label_text_font_size="12px", border_line_color=None)
+    fig.add_layout(legend, "below")
+
+
+def long_tail(counts: xr.DataArray, *, title: str) -> figure:
+    """Draw how unevenly interactions fall on users or items: counts by rank, both logarithmic.
+
+    Parameters
+    ----------
+    counts : xarray.DataArray of shape (n,), whole numbers of 0 or more
+        Interactions of each user or item; the name of its dim labels the axes. Computed now.
+    title : str
+
+    Returns
+    -------
+    bokeh.plotting.figure
+        At most 2,000 points, spread evenly over the logarithm of the rank. The tenth of users or
+        items that has most is shaded, and its share of all interactions written beside.
+
+    Raises
+    ------
+    InputError
+        ``counts`` has more than one dim, is empty, negative, not finite, or zero throughout.
+    """
+    if counts.ndim != 1:
+        msg = f"counts has the dims {counts.dims}; expected one, for instance ('item',)"
+        raise InputError(msg)
+    ranked = np.sort(counts.values)[::-1]
+    if ranked.size == 0 or not np.isfinite(ranked).all() or ranked[-1] < 0 or ranked[0] == 0:
+        msg = f"{ranked.size} counts given; expected numbers of 0 or more, with one above 0"
+        raise InputError(msg)
+    entity = str(counts.dims[0])
+    n_used = int(np.count_nonzero(ranked))
+    ranks = np.unique(np.geomspace(1, n_used, _MOST_POINTS).round().astype(np.int64))
+    fig = _figure(
+        title,
+        x_label=f"Rank of the {entity} (1 = most interactions; log scale)",
+        y_label=f"Interactions per {entity} (count; log scale)",
+        axis="log",
+    )
+    source = ColumnDataSource({"rank": ranks, "count": ranked[ranks - 1]})
+    fig.line("rank", "count", source=source, color=PALETTE[0], line_width=2.5)
+    fig.add_tools(HoverTool(tooltips=[("rank", "@rank{0,0}"), ("interactions", "@count{0,0}")]))
+    _note_top_tenth(fig, ranked, entity)
+    return fig
+
+
+def _note_top_tenth(fig: figure, ranked: NDArray[np.generic], entity: str) -> None:
+    tenth = -(-ranked.size // 10)
+    share = ranked[:tenth].sum(dtype="float64") / ranked.sum(dtype="float64")
+    note = f"Top 10 % of {entity}s (shaded):\n{100 * share:.1f} % of interactions"
+    n_unused = int(np.count_nonzero(ranked == 0))
+    if n_unused:
+        note += f"\n{n_unused:,} without any: not drawn"
+    fig.add_layout(
+        BoxAnnotation(right=tenth, fill_color=PALETTE[1], fill_alpha=0.12, level="underlay")
+    )
+    # below the falling curve there is always room
+    label = Label(x=12, y=10, x_units="screen", y_units="screen", text=note)
+    label.update(text_font=_FONT, text_font_size="13px", text_color="#1d2733")
+    fig.add_layout(label)
+
+
+def learning_curve(history: xr.Dataset) -> figure:
+    """Draw the objective by iteration, one line a model.
+
+    Parameters
+    ----------
+    history : xarray.Dataset
+        Variable ``objective`` of dims (iteration,) or (iteration, model), in either order. Models
+        that stopped early hold NaN afterwards. With several models each is divided by its own
+        first value, since objectives of different models have different scales.
+
+    Returns
+    -------
+    bokeh.plotting.figure
+
+    Raises
+    ------
+    InputError
+        There is no such variable, or a first value is missing or 0 where it must divide.
+    """
+    if "objective" not in history or not set(history["objective"].dims) <= {ITERATION, MODEL}:
+        msg = f"history holds {dict(history.sizes)}; expected 'objective' by iteration and model"
+        raise InputError(msg)
+    lines = _with_models(history)["objective"].transpose(MODEL, ITERATION)
+    relative = lines.sizes[MODEL] > 1
+    if relative:
+        first = lines.isel({ITERATION: 0})
+        if not (np.isfinite(first) & (first != 0)).all():
+            msg = f"first objectives are {first.values.tolist()}; expected finite numbers, none 0"
+            raise InputError(msg)
+        lines = lines / first
+    fig = _figure(
+        "Learning curve" if relative else f"Learning curve of {_names(lines)[0]}",
+        x_label="Iteration (count)",
+        y_label="Objective / its first value (ratio)" if relative else "Objective (no unit)",
+    )
+    steps = lines[ITERATION].values
+    glyphs = {}
+    for place, (name, values) in enumerate(zip(_names(lines), lines.values, strict=True)):
+        kept = np.isfinite(values)
+        source = ColumnDataSource({"iteration": steps[kept], "objective": values[kept]})
+        style = {
+            "color": PALETTE[place % len(PALETTE)],
+            "line_dash": _DASHES[place % len(_DASHES)],
+        }
+        glyphs[name] = fig.line("iteration", "objective", source=source, line_width=2.5, **style)
+        glyphs[name].name = name
+    tips = [("model", "$name"), ("iteration", "@iteration"), ("objective", "@objective{0.[0000]}")]
+    fig.add_tools(HoverTool(tooltips=tips))
+    fig.xaxis.ticker.update(min_interval=1)
+    if relative:
+        _draw_legend(fig, glyphs)
+    return fig
+
+
+def metric_bars(evaluation: xr.Dataset, *, n: int | None = None) -> figure:
+    """Draw the ranking metrics at one list length as grouped bars, one colour a model.
+
+    Parameters
+    ----------
+    evaluation : xarray.Dataset
+        What :func:`dasrec.evaluate` returns, or several of them along a dim ``model``. Metrics with
+        a dim ``n`` are drawn, all on one axis: choose those of one scale.
+    n : int, optional
+        Length of the lists; the first there is if not given.
+
+    Returns
+    -------
+    bokeh.plotting.figure
+
+    Raises
+    ------
+    InputError
+        No metric has a dim ``n``, or none was measured at this one.
+    """
+    measured = _with_models(evaluation)
+    names = [str(name) for name, each in measured.data_vars.items() if N in each.dims]
+    if not names:
+        msg = f"evaluation holds {list(measured.data_vars)}; expected a metric with the dim 'n'"
+        raise InputError(msg)
+    lengths = measured[N].values.tolist()
+    length = check_choice(lengths[0] if n is None else n, name="n", choices=lengths)
+    chosen = measured[names].sel({N: length})
+    models = _names(chosen)
+    fig = _figure(
+        f"Ranking metrics at n = {length}",
+        x_label="Metric",
+        y_label="Mean over users (fraction)",
+        factors=names,
+    )
+    glyphs = {}
+    width = 0.84 / len(models)
+    for place, model in enumerate(models):
+        values = [float(chosen[name].isel({MODEL: place})) for name in names]
+        source = ColumnDataSource({"metric": names, "value": values})
+        glyphs[model] = fig.vbar(
+            x=dodge("metric", (place + 0.5) * width - 0.42, range=fig.x_range),
+            top="value",
+            width=0.9 * width,
+            source=source,
+            color=PALETTE[place % len(PALETTE)],
+            hatch_pattern=_HATCHES[place // len(PALETTE) % len(_HATCHES)],
+            hatch_color="white",
+            name=model,
+        )
+    tips = [("model", "$name"), ("metric", "@metric"), ("value", "@value{0.0000}")]
+    fig.add_tools(HoverTool(tooltips=tips))
+    fig.y_range.update(start=0)
+    fig.xgrid.grid_line_color = None
+    fig.xaxis.major_label_orientation = 0.7 if len(names) > 3 else "horizontal"
+    _draw_legend(fig, glyphs)
+    return fig
+
+
+def _with_models(measured: xr.Dataset) -> xr.Dataset:
+    """Give the measures of a single model the dim that those of several have."""
+    if MODEL in measured.dims:
+        return measured
+    return measured.expand_dims({MODEL: [str(measured.attrs.get(MODEL, MODEL))]})
+
+
+def _names(measured: xr.Dataset | xr.DataArray) -> list[str]:
+    return [str(name) for name in measured[MODEL].values]
+
+
+def metric_table(evaluation: xr.Dataset) -> str:
+    """Return an HTML table: a row a model, a column a metric (``ndcg@10``: at lists of 10).
+
+    Parameters
+    ----------
+    evaluation : xarray.Dataset
+        As for :func:`metric_bars`. Metrics of dims (model,) come first. The best of each column is
+        bold (lowest for ``rmse`` and ``mae``), what was not measured is a dash.
+
+    Returns
+    -------
+    str
+        Safe to put into a page.
+    """
+    measured = _with_models(evaluation)
+    columns = {name: each for name, each in measured.data_vars.items() if set(each.dims) == {MODEL}}
+    for name, each in measured.data_vars.items():
+        if N in each.dims:
+            columns |= {f"{name}@{int(at[N])}": at for at in each.transpose(N, MODEL)}
+    head = "".join(
+        f'<th scope="col" class="number" title="{escape(str(each.attrs.get("formula", "")))}">'
+        f"{escape(str(name))}</th>"
+        for name, each in columns.items()
+    )
+    cells = [_column(str(name), each.values) for name, each in columns.items()]
+    rows = "".join(
+        f'<tr><th scope="row">{escape(model)}</th>{"".join(row)}</tr>\n'
+        for model, *row in zip(_names(measured), *cells, strict=True)
+    )
+    return (
+        f'<table class="metrics">\n<thead><tr><th scope="col">Model</th>{head}</tr></thead>\n'
+        f"<tbody>\n{rows}</tbody>\n</table>"
+    )
+
+
+def _column(name: str, values: NDArray[np.floating]) -> list[str]:
+    """Return the cells of one metric; what prints like the best is as good as the best."""
+    texts = [f"{value:.4f}" if np.isfinite(value) else _DASH for value in values]
+    found = [text for text in texts if text != _DASH]
+    choose = min if name in _LOWER_IS_BETTER else max
+    best = choose(found, key=float) if len(found) > 1 else None
+    bold = [f"<strong>{text}</strong>" if text == best else text for text in texts]
+    return [f'<td class="number">{text}</td>' for text in bold]
+
+
+def list_table(lists: pd.DataFrame) -> str:
+    """Return an HTML table of recommendation lists, grouped by user.
+
+    Parameters
+    ----------
+    lists : pandas.DataFrame
+        Columns ``user_id``, ``rank`` (from 1), ``item_id``, ``score`` and perhaps ``title``. Users
+        stay in their order, ranks ascend. Meant for a few users: every row is printed.
+
+    Returns
+    -------
+    str
+        Safe to put into a page: what ids and titles hold is escaped.
+
+    Raises
+    ------
+    InputError
+        A column is missing.
+    """
+    check_columns(list(lists.columns), (USER_ID, RANK, ITEM_ID, "score"), where="lists")
+    titled = "title" in lists
+    head = "".join(
+        f'<th scope="col"{_number(name)}>{name}</th>'
+        for name in ("User", "Rank", "Item", *(["Title"] if titled else []), "Score")
+    )
+    groups = "".join(
+        f"<tbody>\n{_list_rows(user, group.sort_values(RANK), titled=titled)}</tbody>\n"
+        for user, group in lists.groupby(USER_ID, sort=False)
+    )
+    return f'<table class="lists">\n<thead><tr>{head}</tr></thead>\n{groups}</table>'
+
+
+def _number(name: str) -> str:
+    return ' class="number"' if name in ("Rank", "Score") else ""
+
+
+def _list_rows(user: Hashable, group: pd.DataFrame, *, titled: bool) -> str:
+    titles = group["title"].astype("object").where(group["title"].notna(), _DASH) if titled else []
+    rows = []
+    for place, (rank, item, score) in enumerate(
+        zip(group[RANK], group[ITEM_ID], group["score"], strict=True)
+    ):
+        who = f'<th scope="rowgroup" rowspan="{len(group)}">{escape(str(user))}</th>'
+        title = f"<td>{escape(str(titles.iloc[place]))}</td>" if titled else ""
+        rows.append(
+            f'<tr>{who if place == 0 else ""}<td class="number">{rank}</td>'
+            f'<td>{escape(str(item))}</td>{title}<td class="number">{score:.4g}</td></tr>\n'
+        )
+    return "".join(rows)
+
+
+def write_page(out: str | os.PathLike[str], *, title: str, sections: Sequence[Section]) -> str:
+    """Write one HTML file that needs nothing else, at once; return its place.
+
+    Parameters
+    ----------
+    out : path or fsspec URL
+        An older page there stays until the new one is whole.
+    title : str
+    sections : sequence of Section
+        With two or more there is a table of contents.
+
+    Returns
+    -------
+    str
+        ``out``. The page opens without a network, on a phone and on paper; some 1.4 MB of it are
+        Bokeh's script, left out if there are no figures.
+
+    Raises
+    ------
+    InputError
+        A figure occurs twice.
+    DiskError
+        The place may not be written or is full.
+    """
+    figures = [each for section in sections for each in section.figures]
+    if len({each.id for each in figures}) < len(figures):
+        msg = "a figure occurs twice on the page; draw it again for its second place"
+        raise InputError(msg)
+    source = resources.files("dasrec").joinpath("templates/report.html").read_text("utf-8")
+    template = Environment(autoescape=True, trim_blocks=True).from_string(source)
+    if figures:
+        page = file_html(
+            figures, INLINE, title, template=template, template_variables={"sections": sections}
+        )
+    else:
+        page = template.render(title=title, sections=sections)
+    place = os.fspath(out)
+    with files.writing(place):
+        files.replace(place, page.encode())
+    return place

@@ -1,0 +1,26 @@
+"""Every name that is stored or that a user meets in a table; see docs/format.md and docs/conventions.md."""
+
+from __future__ import annotations
+
+FORMAT_VERSION = 1
+
+# canonical columns of an event
+USER, ITEM, VALUE, TIMESTAMP = "user", "item", "value", "timestamp"
+EVENT_COLUMNS = (USER, ITEM, VALUE, TIMESTAMP)
+
+# groups and arrays of an interaction store
+USER_ITEMS, ITEM_USERS = "user_items", "item_users"
+USER_IDS, ITEM_IDS = "user_ids", "item_ids"
+DATA, INDICES, INDPTR, TIMESTAMPS = "data", "indices", "indptr", "timestamps"
+CUTS = "cuts"
+
+# dimensions of labelled results
+FACTOR, ITERATION, RANK, N, STEP = "factor", "iteration", "rank", "n", "step"
+
+# names of a dense label along the user or the item dimension
+USER_ID, ITEM_ID = "user_id", "item_id"
+
+# what a pointer may point to
+INTERACTIONS_KIND, MODEL_KIND = "interactions", "model"
+
+OTHER_SIDE = {USER_ITEMS: ITEM_USERS, ITEM_USERS: USER_ITEMS}

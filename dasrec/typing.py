@@ -1,0 +1,70 @@
+"""Type aliases and small protocols that several rooms share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+Longs = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+Ids = NDArray[Any]
+"""Outside ids: int64, or str objects."""
+
+Side = Literal["user_items", "item_users"]
+"""An orientation of the matrix: rows are users, or rows are items."""
+
+Dedupe = Literal["last", "first", "sum", "max", "mean", "error"]
+BadRows = Literal["error", "drop"]
+IdKind = Literal["auto", "int64", "string"]
+TimeUnit = Literal["s", "ms", "us", "ns"]
+
+Rng = int | np.random.Generator | None
+"""A seed, a generator to draw one from, or None for a fresh seed (which results record)."""
+
+Task = Callable[..., Any]
+
+
+class Mask(Protocol):
+    """Says which interactions belong to a view; a pure function of the cell, so it is the same on any cluster."""
+
+    needs_timestamp: bool
+
+    def __call__(self, users: Ints, items: Ints, timestamps: Longs | None) -> Bools:
+        """Return a boolean array, True where the interaction belongs to the view."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return JSON-able facts that identify the mask."""
+        ...
+
+
+class CsrBlock(NamedTuple):
+    """Whole rows of one orientation, in plain arrays that pickle without copies."""
+
+    indptr: Longs
+    """int64, shape (n_rows + 1,), begins at 0."""
+    indices: Ints
+    """int32, ascending within a row."""
+    data: Floats
+    """float32 weights."""
+    n_columns: int
+    timestamps: Longs | None = None
+    """int64 microseconds since 1970-01-01 UTC, parallel to ``data``."""
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows the block holds."""
+        return self.indptr.shape[0] - 1
+
+    def to_scipy(self) -> sparse.csr_array[np.float32]:
+        """Return the weights as a SciPy array that shares the memory."""
+        return sparse.csr_array(
+            (self.data, self.indices, self.indptr), shape=(self.n_rows, self.n_columns)
+        )
