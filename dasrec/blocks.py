@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import dask
 import dask.array as da
 import dask.threaded
 import numpy as np
-from dask.base import get_scheduler, tokenize
+from dask.base import compute, get_scheduler, tokenize
 from dask.callbacks import Callback
 from dask.delayed import Delayed, delayed
 from dask.system import CPU_COUNT
@@ -54,8 +53,9 @@ def run(
 
     Notes
     -----
-    Goes to the active client, else to the threaded scheduler (or whatever ``dask.config`` says). BLAS
-    runs one thread a task. When a task fails or the caller is interrupted, the rest is cancelled.
+    Goes to the active client, else to the threaded scheduler (or whatever ``dask.config`` says).
+    BLAS runs one thread a task. When a task fails or the caller is interrupted, the rest is
+    cancelled.
     """
     label = f"{name}-{files.token()}"
     # the number comes last: the dashboard groups tasks by what stands before it
@@ -80,10 +80,10 @@ def _run_here(tasks: list[Delayed], label: str, bar: Any) -> list[Any]:
 
     with Callback(posttask=advance):
         if get_scheduler() not in (None, dask.threaded.get):
-            return list(dask.compute(*tasks))
+            return list(compute(*tasks))
         pool = ThreadPoolExecutor(CPU_COUNT, thread_name_prefix="dasrec")
         try:
-            return list(dask.compute(*tasks, scheduler="threads", pool=pool))
+            return list(compute(*tasks, scheduler="threads", pool=pool))
         finally:
             # after an error or Ctrl-C nothing may go on writing behind the caller's back
             pool.shutdown(wait=True, cancel_futures=True)
@@ -114,7 +114,7 @@ def stack(
 
 
 class Pieces(NamedTuple):
-    """What one map task left for the reducers: sorted columns on disk and where each bucket begins."""
+    """What one map task left for the reducers: sorted columns, and where each bucket begins."""
 
     folder: str
     columns: tuple[str, ...]
@@ -155,7 +155,7 @@ def read_pieces(
 
 @contextlib.contextmanager
 def scratch(url: str) -> Iterator[str]:
-    """Give a fresh folder at ``url`` that all workers reach, and remove it however the block ends."""
+    """Give a fresh folder at ``url`` that all workers reach; remove it however this ends."""
     folder = files.join(url, f"scratch-{files.token()}")
     files.make_folder(folder)
     try:

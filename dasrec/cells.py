@@ -53,7 +53,7 @@ def save(
     span: tuple[int, int],
     n_columns: int,
 ) -> CellBlock:
-    """Write the cells of rows ``span[0]:span[1]``; ``row`` says whether users or items are the rows."""
+    """Write the cells of rows ``span[0]:span[1]``; ``row`` names the side that is the rows."""
     files.make_folder(folder)
     with files.writing(folder):
         for name, values in columns.items():

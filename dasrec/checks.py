@@ -12,7 +12,8 @@ from dasrec.typing import Rng
 
 def check_count(value: int, *, name: str, least: int = 1, most: int | None = None) -> int:
     """Return ``value`` if it is a whole number from ``least`` to ``most``."""
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    given: object = value  # annotations do not stop a caller
+    whole = isinstance(given, (int, np.integer)) and not isinstance(given, bool)
     if not whole or value < least or (most is not None and value > most):
         limit = f"at least {least}" if most is None else f"from {least} to {most}"
         msg = f"{name} is {value!r}; expected a whole number, {limit}"
@@ -23,8 +24,9 @@ def check_count(value: int, *, name: str, least: int = 1, most: int | None = Non
 def check_number(
     value: float, *, name: str, above: float | None = None, least: float | None = None
 ) -> float:
-    """Return ``value`` if it is a finite number, greater than ``above``, not less than ``least``."""
-    good = isinstance(value, (int, float, np.number)) and np.isfinite(value)
+    """Return ``value`` if it is a finite number, above ``above``, at least ``least``."""
+    given: object = value
+    good = isinstance(given, (int, float, np.number)) and np.isfinite(given)
     if good and (above is None or value > above) and (least is None or value >= least):
         return float(value)
     limit = f" greater than {above}" if above is not None else ""
@@ -35,7 +37,8 @@ def check_number(
 
 def check_fraction(value: float, *, name: str) -> float:
     """Return ``value`` if it lies strictly between 0 and 1."""
-    if not isinstance(value, (float, np.floating)) or not 0 < value < 1:
+    given: object = value
+    if not isinstance(given, (float, np.floating)) or not 0 < value < 1:
         msg = f"{name} is {value!r}; expected a number between 0 and 1, for instance 0.2"
         raise InputError(msg)
     return float(value)

@@ -1,4 +1,4 @@
-"""Cleaning rules: bad rows, values out of range, duplicates, rare users and items; each is counted."""
+"""Cleaning: bad rows, values out of range, duplicates, rare users and items, each counted."""
 
 from __future__ import annotations
 
@@ -51,14 +51,16 @@ def clean(
     ----------
     events : Events
     bad_rows : {"error", "drop"}
-        Rows without a user or an item, with a value that is not a finite number, or a timestamp that is
-        missing, unparsable or before 1970: refuse the log, or drop and count them.
+        Rows without a user or an item, with a value that is not a finite number, or a timestamp
+        that is missing, unparsable or before 1970: refuse the log, or drop and count them.
     dedupe : {"last", "first", "sum", "max", "mean", "error"}
         What to keep of several events of one user with one item, in order of time (of arrival where
-        times are equal or not given). Any choice keeps the latest timestamp, ``first`` the earliest.
+        times are equal or not given). Any choice keeps the latest timestamp, ``first`` the
+        earliest.
     min_user, min_item : int
-        Keep users and items with at least so many interactions, repeated until both hold (the k-core:
-        Seidman, "Network structure and minimum degree", 1983, doi:10.1016/0378-8733(83)90028-X).
+        Keep users and items with at least so many interactions, repeated until both hold (the
+        k-core: Seidman, "Network structure and minimum degree", 1983,
+        doi:10.1016/0378-8733(83)90028-X).
     value_range : (low, high), optional
         Drop events whose value lies outside, ends included.
 

@@ -350,7 +350,7 @@ def _parts(truth: Truth, n_events: int) -> Iterator[pd.DataFrame]:
     steps near the golden ratio spread them over time.
     """
     cap = max(truth.group.size / 4 / n_events, 2 / truth.activity.size)  # a user's share of events
-    activity = np.minimum(truth.activity, cap).cumsum()
+    activity = (1 / (1 / truth.activity + 1 / cap)).cumsum()
     first = np.rint(np.append(0.0, activity / activity[-1]) * n_events).astype(np.int64)
     golden = next(k for k in count(int(0.618034 * n_events)) if math.gcd(k, n_events) == 1)
     step = pow(golden, -1, n_events)

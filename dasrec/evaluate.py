@@ -54,18 +54,20 @@ def evaluate(
     metrics : names, optional
         Some of :data:`dasrec.metrics.METRICS`; all that apply if not given.
     allow_overlap : bool
-        Evaluate even if the model was fitted on other rows than ``split.train``, perhaps on tested ones.
+        Evaluate even if the model was fitted on other rows than ``split.train``, perhaps on tested
+        ones.
 
     Returns
     -------
     xarray.Dataset
-        One variable a metric: ranking metrics by ``n``, ``rmse`` and ``mae`` without dims. Attributes:
-        ``model``, ``split``, ``n_users`` (evaluated) and ``n_test``.
+        One variable a metric: ranking metrics by ``n``, ``rmse`` and ``mae`` without dims.
+        Attributes: ``model``, ``split``, ``n_users`` (evaluated) and ``n_test``.
 
     Raises
     ------
     InputError
-        A metric is unknown or does not apply, ``n`` is larger than the catalogue, or nothing is tested.
+        A metric is unknown or does not apply, ``n`` is larger than the catalogue, or nothing is
+        tested.
     MismatchError
         The model belongs to another store, or was fitted on something else than ``split.train``.
     """
@@ -92,7 +94,7 @@ def evaluate(
 
 
 def as_record(evaluation: xr.Dataset) -> dict[str, Any]:
-    """Return an evaluation as one JSON-able object: ``model``, ``split`` and ``metrics`` like ``recall@20``."""
+    """Return an evaluation as one JSON-able object; ``metrics`` has keys like ``recall@20``."""
     figures: dict[str, float] = {}
     for name, values in evaluation.data_vars.items():
         if N in values.dims:
@@ -107,9 +109,10 @@ def _check_trained_on(model: Model, split: Split) -> None:
     for key in ("state", "masks"):
         if trained[key] != wanted[key]:
             msg = (
-                f"the model was fitted on {trained['masks'] or 'the whole store'} of {trained['state']}, not "
-                f"on the training part of {split.spec}: it may know what is tested. Fit it on split.train "
-                "(dasrec fit --split), or pass allow_overlap=True (--allow-overlap)"
+                f"the model was fitted on {trained['masks'] or 'the whole store'} of "
+                f"{trained['state']}, not on the training part of {split.spec}: it may know what "
+                "is tested. Fit it on split.train (dasrec fit --split), or pass allow_overlap=True "
+                "(--allow-overlap)"
             )
             raise MismatchError(msg)
 

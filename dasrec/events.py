@@ -52,7 +52,8 @@ class Events:
     ----------
     frame : dask.dataframe.DataFrame
         ``user`` and ``item`` (Int64 or str), if given ``value`` (float64) and ``timestamp``
-        (datetime64[us], UTC). What cannot be read as such is missing here, and counted when written.
+        (datetime64[us], UTC). What cannot be read as such is missing here, and counted when
+        written.
     rules : CleanRules
         What :func:`dasrec.clean` asked for; applied in one pass when the events are written.
     source : str
@@ -108,7 +109,8 @@ def read_events(
         Without ``value`` every event weighs 1. Numeric timestamps count ``timestamp_unit`` since
         1970-01-01 UTC; others are parsed as ISO 8601.
     ids : {"auto", "int64", "string"}
-        What ids are. ``auto`` takes integers if the first rows all are, written as ``str`` writes them.
+        What ids are. ``auto`` takes integers if the first rows all are, written as ``str`` writes
+        them.
     timestamp_unit : {"s", "ms", "us", "ns"}
 
     Returns
@@ -161,7 +163,8 @@ def _from_frame(frame: pd.DataFrame | dd.DataFrame, layout: _Layout) -> Events:
         rows = max(1, memory.READ_BYTES // 64)
         frame = dd.from_pandas(frame.reset_index(drop=True), npartitions=max(1, len(frame) // rows))
     canonical = partial(_canonical, layout=layout, where=where)
-    return Events(frame.map_partitions(canonical, meta=_meta(layout)), where)
+    lazy: Any = frame  # the stubs of pandas do not know Dask
+    return Events(lazy.map_partitions(canonical, meta=_meta(layout)), where)
 
 
 def _expand(paths: str | os.PathLike[str] | Sequence[str]) -> list[str]:
@@ -169,7 +172,7 @@ def _expand(paths: str | os.PathLike[str] | Sequence[str]) -> list[str]:
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     suffixes = TEXT_SUFFIXES + PARQUET_SUFFIXES + ARROW_SUFFIXES
     found: list[str] = []
-    for each in map(os.fspath, given):
+    for each in [os.fspath(path) for path in given]:
         fs, path = files.locate(each)
         if "*" in path or "?" in path:
             matches = sorted(fs.glob(path))
@@ -197,7 +200,7 @@ def _expand(paths: str | os.PathLike[str] | Sequence[str]) -> list[str]:
 def _suffix(path: str) -> str:
     """Return the type of a file, looking through a compression suffix."""
     stem, suffix = os.path.splitext(path.lower())  # noqa: PTH122 - a URL is no Path
-    return os.path.splitext(stem)[1] if infer_compression(path) else suffix  # noqa: PTH122
+    return str(os.path.splitext(stem)[1] if infer_compression(path) else suffix)  # noqa: PTH122
 
 
 def _plan(
@@ -261,7 +264,7 @@ def _id_kind(column: pa.ChunkedArray) -> str:
 
 def _text_head(path: str) -> str:
     with fsspec.open(path, "rt", compression="infer", encoding="utf-8", errors="replace") as file:
-        head = file.read(2**16)
+        head: str = file.read(2**16)
     return head if head.endswith("\n") else head + "\n"
 
 

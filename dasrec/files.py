@@ -1,4 +1,4 @@
-"""Files by path or fsspec URL: atomic small files, raw columns with range reads, trees to remove."""
+"""Files by path or fsspec URL: atomic small files, raw columns read by range, whole trees."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from dasrec.errors import DiskError, InputError
 
 def locate(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the file system of a path or URL and the path in it."""
-    return url_to_fs(os.fspath(url))
+    fs, path = url_to_fs(os.fspath(url))
+    return fs, str(path)
 
 
 def is_local(url: str) -> bool:
@@ -144,7 +145,7 @@ def read_column(
 
 @contextlib.contextmanager
 def writing(url: str) -> Iterator[None]:
-    """Turn an operating system's refusal to write into a :class:`DiskError` that names the place."""
+    """Turn the system's refusal to write into a :class:`DiskError` that names the place."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
 """From events to a store: an external bucket sort whose tasks fit in memory.
 
-scan (read, judge rows, count ids) -> vocabularies -> map (encode, bucket by user) -> reduce (sort, dedupe)
--> k-core -> transpose by the same two steps -> write by shard -> commit.
+scan (read, judge rows, count ids) -> vocabularies -> map (encode, bucket by user)
+-> reduce (sort, dedupe) -> k-core -> transpose by the same two steps -> write by shard -> commit.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def write_interactions(
     url : path or fsspec URL
         Under a distributed client every worker must reach it.
     overwrite : bool
-        Whether a store that is there already is replaced. It stays readable until the new one is whole.
+        Whether a store that is there already is replaced. It stays readable until the new one is
+        whole.
 
     Returns
     -------
@@ -81,8 +82,8 @@ def write_interactions(
     Notes
     -----
     A task holds one part of the log (32 MB of text) or one block (about a million events); the two
-    vocabularies and one copy of each on every worker must fit in memory. Disk: some 24 bytes an event
-    of scratch beside the store while it runs.
+    vocabularies and one copy of each on every worker must fit in memory. Disk: some 24 bytes an
+    event of scratch beside the store while it runs.
     """
     draft = store.Draft(url, INTERACTIONS_KIND, overwrite=overwrite)
     try:
@@ -186,7 +187,8 @@ def _judge(scans: Sequence[_Scan], events: Events) -> list[AuditStep]:
         reasons = "; ".join(f"{n} x {why}" for n, why in zip(faults, FAULTS, strict=True) if n)
         example = next(scan.example for scan in scans if scan.example)
         msg = (
-            f"{events.source} has {faults.sum()} bad rows of {rows}: {reasons}. The first is {example}. "
+            f"{events.source} has {faults.sum()} bad rows of {rows}: {reasons}. "
+            f"The first is {example}. "
             'Mend them, or drop them with clean(events, bad_rows="drop") (--bad-rows drop)'
         )
         raise InputError(msg)
@@ -208,8 +210,8 @@ def _check_sides(users: Vocabulary, items: Vocabulary) -> None:
     for side in (users, items):
         if len(side) < 2:
             msg = (
-                f"there {'is one' if len(side) else 'is no'} {side.what} left after cleaning; expected at "
-                "least two users and two items, else there is nothing to learn. "
+                f"there {'is one' if len(side) else 'is no'} {side.what} left after cleaning; "
+                "expected at least two users and two items, else there is nothing to learn. "
                 "Check the column names, or loosen min_user and min_item"
             )
             raise InputError(msg)
@@ -273,8 +275,8 @@ def _reduce(
     starts = run_starts(found[USER], found[ITEM])
     if dedupe == "error" and len(starts) < n_before:
         msg = (
-            f"{n_before - len(starts)} events or more repeat a user and an item; choose what to keep "
-            'with clean(events, dedupe="last") (--dedupe last)'
+            f"{n_before - len(starts)} events or more repeat a user and an item; choose what to "
+            'keep with clean(events, dedupe="last") (--dedupe last)'
         )
         raise InputError(msg)
     last = np.append(starts[1:], n_before) - 1
@@ -289,7 +291,7 @@ def _reduce(
 
 
 def interactions_from_scipy(
-    user_items: sparse.sparray | sparse.spmatrix,
+    user_items: Any,
     url: str | os.PathLike[str],
     *,
     user_ids: Ids | None = None,
@@ -300,7 +302,7 @@ def interactions_from_scipy(
 
     Parameters
     ----------
-    user_items : sparse matrix or array, shape (n_users, n_items)
+    user_items : SciPy sparse matrix or array, shape (n_users, n_items)
         Stored cells are the interactions, explicit zeros too; duplicates are summed.
     url : path or fsspec URL
     user_ids, item_ids : int64 or str, optional
@@ -313,7 +315,7 @@ def interactions_from_scipy(
     InputError
         A value is not finite, ids do not fit the shape or are not unique, or a place is taken.
     """
-    matrix = sparse.csr_array(user_items, dtype=np.float32)
+    matrix: Any = sparse.csr_array(user_items, dtype=np.float32)
     matrix.sum_duplicates()
     if not np.isfinite(matrix.data).all():
         msg = "the matrix holds NaN or infinite values; expected finite numbers"

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import dask.array as da
@@ -24,7 +25,7 @@ from dasrec.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Interactions:
-    """An interaction store, or the part of it that masks let through; nothing is read until asked for.
+    """An interaction store, or the part of it that masks let through; read when asked for.
 
     Attributes
     ----------
@@ -85,7 +86,7 @@ class Interactions:
         return audit_dataset([AuditStep(*step) for step in attrs["audit"]])
 
     def cuts(self, side: Side) -> Longs:
-        """Return where the row blocks of one orientation begin and end, int64, shape (n_blocks + 1,)."""
+        """Return where the row blocks of one orientation begin, int64, shape (n_blocks + 1,)."""
         return store.read_array(self.group_url, f"{side}/{CUTS}")
 
     def where(self, mask: Mask) -> Interactions:
@@ -121,16 +122,13 @@ class Interactions:
     def map_blocks(
         self, task: Callable[..., Any], side: Side, *shared: Any, name: str, progress: bool = True
     ) -> list[Any]:
-        """Run ``task(self, side, start, stop, *shared)`` for every row block; results in block order."""
+        """Run ``task(self, side, start, stop, *shared)`` for every block; results in order."""
         cuts = self.cuts(side)
-        arguments = [
-            (self, side, int(start), int(stop), *shared)
-            for start, stop in zip(cuts[:-1], cuts[1:], strict=True)
-        ]
+        arguments = [(self, side, int(start), int(stop), *shared) for start, stop in pairwise(cuts)]
         return blocks.run(task, arguments, name=name, progress=progress)
 
     def counts(self, side: Side) -> Longs:
-        """Count the interactions of every user (``user_items``) or item (``item_users``), eagerly."""
+        """Count the interactions of each user (``user_items``) or item (``item_users``) now."""
         if not self.masks:
             return np.diff(store.read_array(self.group_url, f"{side}/indptr"))
         return np.concatenate(self.map_blocks(_row_counts, side, name="count-block"))
@@ -154,7 +152,7 @@ class Interactions:
     def _dask(self, side: Side) -> da.Array:
         cuts = self.cuts(side)
         width = self.n_items if side == USER_ITEMS else self.n_users
-        arguments = [(self, side, int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+        arguments = [(self, side, int(a), int(b)) for a, b in pairwise(cuts)]
         return blocks.stack(_csr, arguments, heights=np.diff(cuts), width=width, name=side)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -47,11 +47,12 @@ def recommend_all(
     n : int
         Length of each list, at most the size of the catalogue.
     out : path or fsspec URL
-        Columns ``user_id``, ``rank`` (int32, from 1), ``item_id``, ``score`` (float32), sorted by user
-        and rank. A user who has seen nearly everything gets a shorter list. The file ``_SUCCESS`` comes
-        last, as Spark writes it: a folder without it is unfinished.
+        Columns ``user_id``, ``rank`` (int32, from 1), ``item_id``, ``score`` (float32), sorted by
+        user and rank. A user who has seen nearly everything gets a shorter list. The file
+        ``_SUCCESS`` comes last, as Spark writes it: a folder without it is unfinished.
     overwrite : bool
-        Whether lists that are there already are replaced; they stay readable until the new are whole.
+        Whether lists that are there already are replaced; they stay readable until the new are
+        whole.
 
     Raises
     ------

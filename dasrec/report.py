@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from html import escape
+from importlib import resources
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
-from bokeh.models import (
-    BoxAnnotation,
-    ColumnDataSource,
-    FactorRange,
-    HoverTool,
-)
+from bokeh.embed import file_html
+from bokeh.models import ColumnDataSource, HoverTool
+from bokeh.models.annotations import BoxAnnotation, Label, Legend, LegendItem, Title
+from bokeh.models.ranges import FactorRange
+from bokeh.models.formatters import BasicTickFormatter, NumeralTickFormatter
+from bokeh.models.renderers import GlyphRenderer
+from bokeh.models.tickers import BasicTicker
 from bokeh.plotting import figure
+from bokeh.resources import INLINE
+from bokeh.transform import dodge
+from jinja2 import Environment
+from numpy.typing import NDArray
 
+from dasrec import files
+from dasrec.checks import check_choice, check_columns
 from dasrec.errors import InputError
+from dasrec.schema import ITEM_ID, ITERATION, RANK, USER_ID, N
 
 MODEL = "model"
+# Okabe and Ito 2008, for colour-blind readers too; without the yellow, too light for lines on white
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#000000")
-"""Colours that colour-blind readers tell apart: Okabe and Ito 2008, without the yellow that is too
-light for lines on white."""
 _DASHES = ("solid", "dashed", "dotted", "dotdash")
-_HATCHES = (" ", "/", ".", "\\")  # for print, and once the colours are used up
-_FONT = "system-ui, sans-serif"
+_HATCHES = (" ", "/", ".", "x")  # once the colours are used up
+_TEXT: dict[str, Any] = {
+    "text_font": "system-ui, sans-serif",
+    "text_font_size": "13px",
+    "text_color": "#1d2733",
+}
 _MOST_POINTS = 2000
 _LOWER_IS_BETTER = frozenset({"rmse", "mae"})
-_DASH = "\N{EN DASH}"
+_NOT_MEASURED = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
@@ -53,9 +68,9 @@ class Section:
     def __post_init__(self) -> None:
         """Refuse a bare figure or string where a tuple is expected."""
         for name in ("figures", "html"):
-            given = getattr(self, name)
-            if not isinstance(given, tuple):
-                msg = f"{name} is a {type(given).__name__}; expected a tuple, even of one"
+            if not isinstance(getattr(self, name), tuple):
+                kind = type(getattr(self, name)).__name__
+                msg = f"{name} is a {kind}; expected a tuple, even of one"
                 raise InputError(msg)
 
     @property
@@ -64,55 +79,37 @@ class Section:
         return tuple(part.strip() for part in self.text.split("\n\n") if part.strip())
 
 
-def _figure(
-    title: str,
-    *,
-    x_label: str,
-    y_label: str,
-    axis: Literal["linear", "log"] = "linear",
-    factors: Sequence[str] | None = None,
-) -> figure:
-    """Return an empty figure in the style of the house."""
-    fig = figure(
-        title=title,
-        height=360,
-        sizing_mode="stretch_width",
-        x_axis_type="auto" if factors is not None else axis,
-        y_axis_type=axis,
-        x_range=None if factors is None else FactorRange(*factors, range_padding=0.05),
-        tools="pan,box_zoom,reset,save",
-        active_drag=None,  # a thumb that scrolls the page must not move the plot
-        output_backend="svg",  # sharp on paper
-        toolbar_location="above",
-        outline_line_color=None,
-        min_border_right=16,
-    )
-    fig.toolbar.logo = None
-    fig.toolbar.autohide = True
-    fig.title.update(text_font=_FONT, text_font_size="16px", text_color="#1d2733")
-    for axes, label in ((fig.xaxis, x_label), (fig.yaxis, y_label)):
-        axes.update(
-            axis_label=label,
-            axis_label_text_font=_FONT,
-            axis_label_text_font_size="13px",
-            axis_label_text_font_style="normal",
-            axis_label_text_color="#1d2733",
-            major_label_text_font=_FONT,
-            major_label_text_font_size="12px",
-            major_label_text_color="#57636f",
-            axis_line_color="#aab4be",
-            major_tick_line_color="#aab4be",
-            minor_tick_line_color=None,
-        )
+def _figure(title: str, *, x_label: str, y_label: str, axes: dict[str, Any]) -> figure:
+    """Return an empty figure in the style of the house; ``axes`` are options of Bokeh's figure."""
+    house: dict[str, Any] = {
+        "height": 360,
+        "sizing_mode": "stretch_width",
+        "tools": "pan,box_zoom,reset,save",
+        "active_drag": None,  # a thumb that scrolls the page must not move the plot
+        "output_backend": "svg",  # sharp on paper
+        "outline_line_color": None,
+        "min_border_right": 16,
+    }
+    fig = figure(title=Title(text=title, **{**_TEXT, "text_font_size": "16px"}), **house, **axes)
+    fig.toolbar.update(logo=None, autohide=True)
+    for axis, label in ((fig.xaxis, x_label), (fig.yaxis, y_label)):
+        axis.axis_label = label
+        axis.axis_label_text_font_style = "normal"
+        axis.axis_line_color = axis.major_tick_line_color = "#aab4be"
+        axis.minor_tick_line_color = None
+        for name, value in _TEXT.items():
+            for part in ("axis_label", "major_label"):
+                setattr(axis, f"{part}_{name}", value)
     fig.grid.grid_line_color = "#e6ebf0"
     return fig
 
 
-def _draw_legend(fig: figure, glyphs: dict[str, GlyphRenderer]) -> None:
+def _draw_legend(fig: figure, glyphs: dict[str, GlyphRenderer[Any]]) -> None:
     """Name the parts below the plot, where they fit on a phone; a click hides one."""
     items = [LegendItem(label={"value": name}, renderers=[each]) for name, each in glyphs.items()]
-    legend = Legend(items=items, orientation="horizontal", ncols=2, click_policy="hide")
-    legend.update(label_text_font=_FONT, label_text_font_size="12px", border_line_color=None)
+    legend = Legend(orientation="horizontal", ncols=2, location="center", click_policy="hide")
+    legend.update(items=items, **{f"label_{name}": value for name, value in _TEXT.items()})
+    legend.border_line_color = None
     fig.add_layout(legend, "below")
 
 
@@ -150,18 +147,25 @@ def long_tail(counts: xr.DataArray, *, title: str) -> figure:
         title,
         x_label=f"Rank of the {entity} (1 = most interactions; log scale)",
         y_label=f"Interactions per {entity} (count; log scale)",
-        axis="log",
+        axes={"x_axis_type": "log", "y_axis_type": "log", "y_range": _decades(ranked[:n_used])},
     )
     source = ColumnDataSource({"rank": ranks, "count": ranked[ranks - 1]})
     fig.line("rank", "count", source=source, color=PALETTE[0], line_width=2.5)
+    fig.axis.formatter = NumeralTickFormatter(format="0,0")
     fig.add_tools(HoverTool(tooltips=[("rank", "@rank{0,0}"), ("interactions", "@count{0,0}")]))
     _note_top_tenth(fig, ranked, entity)
     return fig
 
 
-def _note_top_tenth(fig: figure, ranked: NDArray[np.generic], entity: str) -> None:
+def _decades(values: NDArray[Any]) -> tuple[float, float]:
+    """Return whole decades around positive values; ticks crowd on a part of one."""
+    low, high = np.floor(np.log10(values.min())), np.ceil(np.log10(values.max()))
+    return float(10**low), float(10 ** max(high, low + 1))
+
+
+def _note_top_tenth(fig: figure, ranked: NDArray[Any], entity: str) -> None:
     tenth = -(-ranked.size // 10)
-    share = ranked[:tenth].sum(dtype="float64") / ranked.sum(dtype="float64")
+    share = ranked[:tenth].sum(dtype=np.float64) / ranked.sum(dtype=np.float64)
     note = f"Top 10 % of {entity}s (shaded):\n{100 * share:.1f} % of interactions"
     n_unused = int(np.count_nonzero(ranked == 0))
     if n_unused:
@@ -170,9 +174,7 @@ def _note_top_tenth(fig: figure, ranked: NDArray[np.generic], entity: str) -> No
         BoxAnnotation(right=tenth, fill_color=PALETTE[1], fill_alpha=0.12, level="underlay")
     )
     # below the falling curve there is always room
-    label = Label(x=12, y=10, x_units="screen", y_units="screen", text=note)
-    label.update(text_font=_FONT, text_font_size="13px", text_color="#1d2733")
-    fig.add_layout(label)
+    fig.add_layout(Label(x=12, y=10, x_units="screen", y_units="screen", text=note, **_TEXT))
 
 
 def learning_curve(history: xr.Dataset) -> figure:
@@ -181,18 +183,13 @@ def learning_curve(history: xr.Dataset) -> figure:
     Parameters
     ----------
     history : xarray.Dataset
-        Variable ``objective`` of dims (iteration,) or (iteration, model), in either order. Models
-        that stopped early hold NaN afterwards. With several models each is divided by its own
-        first value, since objectives of different models have different scales.
-
-    Returns
-    -------
-    bokeh.plotting.figure
+        Variable ``objective`` of dims (iteration,) or (iteration, model); NaN after a model has
+        stopped. Several models have different scales, so each is divided by its first value.
 
     Raises
     ------
     InputError
-        There is no such variable, or a first value is missing or 0 where it must divide.
+        There is no such variable, or a first value that must divide is missing or 0.
     """
     if "objective" not in history or not set(history["objective"].dims) <= {ITERATION, MODEL}:
         msg = f"history holds {dict(history.sizes)}; expected 'objective' by iteration and model"
@@ -206,24 +203,24 @@ def learning_curve(history: xr.Dataset) -> figure:
             raise InputError(msg)
         lines = lines / first
     fig = _figure(
-        "Learning curve" if relative else f"Learning curve of {_names(lines)[0]}",
+        "Learning curve",
         x_label="Iteration (count)",
         y_label="Objective / its first value (ratio)" if relative else "Objective (no unit)",
+        axes={},
     )
     steps = lines[ITERATION].values
     glyphs = {}
     for place, (name, values) in enumerate(zip(_names(lines), lines.values, strict=True)):
         kept = np.isfinite(values)
         source = ColumnDataSource({"iteration": steps[kept], "objective": values[kept]})
-        style = {
-            "color": PALETTE[place % len(PALETTE)],
-            "line_dash": _DASHES[place % len(_DASHES)],
-        }
-        glyphs[name] = fig.line("iteration", "objective", source=source, line_width=2.5, **style)
+        glyphs[name] = fig.line("iteration", "objective", source=source, line_width=2.5)
         glyphs[name].name = name
+        glyphs[name].glyph.line_color = PALETTE[place % len(PALETTE)]
+        glyphs[name].glyph.line_dash = _DASHES[place % len(_DASHES)]
     tips = [("model", "$name"), ("iteration", "@iteration"), ("objective", "@objective{0.[0000]}")]
     fig.add_tools(HoverTool(tooltips=tips))
-    fig.xaxis.ticker.update(min_interval=1)
+    fig.xaxis.ticker = BasicTicker(min_interval=1)
+    fig.yaxis.formatter = BasicTickFormatter(power_limit_high=8)
     if relative:
         _draw_legend(fig, glyphs)
     return fig
@@ -236,13 +233,9 @@ def metric_bars(evaluation: xr.Dataset, *, n: int | None = None) -> figure:
     ----------
     evaluation : xarray.Dataset
         What :func:`dasrec.evaluate` returns, or several of them along a dim ``model``. Metrics with
-        a dim ``n`` are drawn, all on one axis: choose those of one scale.
+        a dim ``n`` are drawn on one axis: choose those of one scale.
     n : int, optional
-        Length of the lists; the first there is if not given.
-
-    Returns
-    -------
-    bokeh.plotting.figure
+        Length of the lists; by default the first there is.
 
     Raises
     ------
@@ -262,7 +255,7 @@ def metric_bars(evaluation: xr.Dataset, *, n: int | None = None) -> figure:
         f"Ranking metrics at n = {length}",
         x_label="Metric",
         y_label="Mean over users (fraction)",
-        factors=names,
+        axes={"x_range": FactorRange(factors=names, range_padding=0.05)},
     )
     glyphs = {}
     width = 0.84 / len(models)
@@ -282,6 +275,7 @@ def metric_bars(evaluation: xr.Dataset, *, n: int | None = None) -> figure:
     tips = [("model", "$name"), ("metric", "@metric"), ("value", "@value{0.0000}")]
     fig.add_tools(HoverTool(tooltips=tips))
     fig.y_range.update(start=0)
+    fig.height = 440  # the names of metrics and models need some of it
     fig.xgrid.grid_line_color = None
     fig.xaxis.major_label_orientation = 0.7 if len(names) > 3 else "horizontal"
     _draw_legend(fig, glyphs)
@@ -300,18 +294,10 @@ def _names(measured: xr.Dataset | xr.DataArray) -> list[str]:
 
 
 def metric_table(evaluation: xr.Dataset) -> str:
-    """Return an HTML table: a row a model, a column a metric (``ndcg@10``: at lists of 10).
+    """Return an escaped HTML table: a row a model, a column a metric (``ndcg@10``: lists of 10).
 
-    Parameters
-    ----------
-    evaluation : xarray.Dataset
-        As for :func:`metric_bars`. Metrics of dims (model,) come first. The best of each column is
-        bold (lowest for ``rmse`` and ``mae``), what was not measured is a dash.
-
-    Returns
-    -------
-    str
-        Safe to put into a page.
+    ``evaluation`` is as for :func:`metric_bars`; metrics without the dim ``n`` come first. The best
+    of a column is bold (the lowest for ``rmse`` and ``mae``); a dash is what was not measured.
     """
     measured = _with_models(evaluation)
     columns = {name: each for name, each in measured.data_vars.items() if set(each.dims) == {MODEL}}
@@ -336,8 +322,8 @@ def metric_table(evaluation: xr.Dataset) -> str:
 
 def _column(name: str, values: NDArray[np.floating]) -> list[str]:
     """Return the cells of one metric; what prints like the best is as good as the best."""
-    texts = [f"{value:.4f}" if np.isfinite(value) else _DASH for value in values]
-    found = [text for text in texts if text != _DASH]
+    texts = [f"{value:.4f}" if np.isfinite(value) else _NOT_MEASURED for value in values]
+    found = [text for text in texts if text != _NOT_MEASURED]
     choose = min if name in _LOWER_IS_BETTER else max
     best = choose(found, key=float) if len(found) > 1 else None
     bold = [f"<strong>{text}</strong>" if text == best else text for text in texts]
@@ -345,54 +331,37 @@ def _column(name: str, values: NDArray[np.floating]) -> list[str]:
 
 
 def list_table(lists: pd.DataFrame) -> str:
-    """Return an HTML table of recommendation lists, grouped by user.
+    """Return an escaped HTML table of recommendation lists, grouped by user.
 
-    Parameters
-    ----------
-    lists : pandas.DataFrame
-        Columns ``user_id``, ``rank`` (from 1), ``item_id``, ``score`` and perhaps ``title``. Users
-        stay in their order, ranks ascend. Meant for a few users: every row is printed.
-
-    Returns
-    -------
-    str
-        Safe to put into a page: what ids and titles hold is escaped.
-
-    Raises
-    ------
-    InputError
-        A column is missing.
+    ``lists`` has the columns ``user_id``, ``rank`` (from 1), ``item_id``, ``score`` and perhaps
+    ``title``; every row is printed, users in their order. Raises :class:`InputError` if one lacks.
     """
     check_columns(list(lists.columns), (USER_ID, RANK, ITEM_ID, "score"), where="lists")
-    titled = "title" in lists
-    head = "".join(
-        f'<th scope="col"{_number(name)}>{name}</th>'
-        for name in ("User", "Rank", "Item", *(["Title"] if titled else []), "Score")
+    titled = '<th scope="col">Title</th>' if "title" in lists else ""
+    head = (
+        '<th scope="col">User</th><th scope="col" class="number">Rank</th>'
+        f'<th scope="col">Item</th>{titled}<th scope="col" class="number">Score</th>'
     )
     groups = "".join(
-        f"<tbody>\n{_list_rows(user, group.sort_values(RANK), titled=titled)}</tbody>\n"
+        f"<tbody>\n{_list_rows(user, group.sort_values(RANK))}</tbody>\n"
         for user, group in lists.groupby(USER_ID, sort=False)
     )
     return f'<table class="lists">\n<thead><tr>{head}</tr></thead>\n{groups}</table>'
 
 
-def _number(name: str) -> str:
-    return ' class="number"' if name in ("Rank", "Score") else ""
-
-
-def _list_rows(user: Hashable, group: pd.DataFrame, *, titled: bool) -> str:
-    titles = group["title"].astype("object").where(group["title"].notna(), _DASH) if titled else []
-    rows = []
-    for place, (rank, item, score) in enumerate(
-        zip(group[RANK], group[ITEM_ID], group["score"], strict=True)
+def _list_rows(user: Hashable, group: pd.DataFrame) -> str:
+    names = [ITEM_ID, "title"] if "title" in group else [ITEM_ID]
+    texts = group[names].astype("object").where(group[names].notna(), _NOT_MEASURED)
+    start = f'<th scope="rowgroup" rowspan="{len(group)}">{escape(str(user))}</th>'
+    rows = ""
+    for rank, score, *shown in zip(
+        group[RANK], group["score"], *(texts[name] for name in names), strict=True
     ):
-        who = f'<th scope="rowgroup" rowspan="{len(group)}">{escape(str(user))}</th>'
-        title = f"<td>{escape(str(titles.iloc[place]))}</td>" if titled else ""
-        rows.append(
-            f'<tr>{who if place == 0 else ""}<td class="number">{rank}</td>'
-            f'<td>{escape(str(item))}</td>{title}<td class="number">{score:.4g}</td></tr>\n'
-        )
-    return "".join(rows)
+        cells = "".join(f"<td>{escape(str(text))}</td>" for text in shown)
+        rows += f'<tr>{start}<td class="number">{rank}</td>{cells}'
+        rows += f'<td class="number">{score:.4g}</td></tr>\n'
+        start = ""  # the user's cell spans all rows
+    return rows
 
 
 def write_page(out: str | os.PathLike[str], *, title: str, sections: Sequence[Section]) -> str:

@@ -1,6 +1,8 @@
-"""Every name that is stored or that a user meets in a table; see docs/format.md and docs/conventions.md."""
+"""Every name that is stored or that a user meets in a table; docs/format.md explains them."""
 
 from __future__ import annotations
+
+from typing import Final
 
 FORMAT_VERSION = 1
 
@@ -9,7 +11,8 @@ USER, ITEM, VALUE, TIMESTAMP = "user", "item", "value", "timestamp"
 EVENT_COLUMNS = (USER, ITEM, VALUE, TIMESTAMP)
 
 # groups and arrays of an interaction store
-USER_ITEMS, ITEM_USERS = "user_items", "item_users"
+USER_ITEMS: Final = "user_items"
+ITEM_USERS: Final = "item_users"
 USER_IDS, ITEM_IDS = "user_ids", "item_ids"
 DATA, INDICES, INDPTR, TIMESTAMPS = "data", "indices", "indptr", "timestamps"
 CUTS = "cuts"

@@ -31,8 +31,8 @@ class Split:
     train : Interactions
         What a model may be fitted on.
     seen : Interactions
-        What is known of each user when lists are made: ``train``, and for users held out from training
-        the part of their rows that a model may fold in.
+        What is known of each user when lists are made: ``train``, and for users held out from
+        training the part of their rows that a model may fold in.
     test : Interactions
         What is to be found.
     """
@@ -72,7 +72,7 @@ class After(_Part):
         if timestamps is None:
             msg = "a split by time needs timestamps"
             raise InputError(msg)
-        return (timestamps > self.cut) == self.inside
+        return np.equal(timestamps > self.cut, self.inside)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Sampled(_Part):
     def __call__(self, users: Ints, items: Ints, timestamps: Longs | None) -> Bools:
         """Mark them."""
         draw = cell_uniform(self.seed, users, items)
-        return ((draw >= self.low) & (draw < self.high)) == self.inside
+        return np.equal((draw >= self.low) & (draw < self.high), self.inside)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class OfUsers(_Part):
         chosen = cell_uniform(self.seed, users) < self.share
         if self.targets < 1:
             chosen &= cell_uniform(self.seed + 1, users, items) < self.targets
-        return chosen == self.inside
+        return np.equal(chosen, self.inside)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +121,7 @@ class Last(_Part):
             raise InputError(msg)
         time, item = self.cut_times[users], self.cut_items[users]
         late = (timestamps > time) | ((timestamps == time) & (items >= item))
-        return late == self.inside
+        return np.asarray(late == self.inside)
 
     def describe(self) -> dict[str, Any]:
         """Return the mask's name and n; the cuts follow from the store."""
@@ -145,7 +145,7 @@ class Listed(_Part):
         """Mark them."""
         cells = users.astype(np.int64) << 32 | items
         place = np.minimum(np.searchsorted(self.keys, cells), len(self.keys) - 1)
-        return (self.keys[place] == cells) == self.inside
+        return np.asarray((self.keys[place] == cells) == self.inside)
 
     def describe(self) -> dict[str, Any]:
         """Return the name and a hash of the list."""
@@ -178,8 +178,8 @@ def split_by_time(interactions: Interactions, fraction: float = 0.2) -> Split:
 def split_last_n(interactions: Interactions, n: int = 1) -> Split:
     """Test on the last ``n`` interactions of each user who has more than ``n``.
 
-    Training then knows what others did later than some tested moments: figures come out better than in
-    a running service. :func:`split_by_time` does not have this leak.
+    Training then knows what others did later than some tested moments: figures come out better than
+    in a running service. :func:`split_by_time` does not have this leak.
     """
     check_count(n, name="n")
     parts = _timed(interactions).map_blocks(_last_cuts, "user_items", n, name="split-block")
@@ -191,7 +191,7 @@ def split_last_n(interactions: Interactions, n: int = 1) -> Split:
 
 
 def split_random(interactions: Interactions, fraction: float = 0.2, *, rng: Rng = None) -> Split:
-    """Test on a random ``fraction`` of the interactions, drawn for each on its own by a keyed hash."""
+    """Test on a random ``fraction`` of the interactions, each drawn on its own by a keyed hash."""
     check_fraction(fraction, name="fraction")
     seed = seed_of(rng)
     mask = Sampled(inside=True, seed=seed, low=0.0, high=fraction)
@@ -227,7 +227,7 @@ def split_users(
 
 
 def parse_split(interactions: Interactions, text: str, *, rng: Rng = None) -> Split:
-    """Make the split that a text names: ``time:0.2``, ``random:0.2``, ``last:1`` or ``users:0.1``."""
+    """Make the split that a text names: ``time:0.2``, ``random:0.2``, ``last:1``, ``users:0.1``."""
     kind, _, amount = text.partition(":")
     try:
         if kind == "time":
@@ -258,21 +258,22 @@ def _halves(interactions: Interactions, spec: str, mask: Any) -> Split:
 def _timed(interactions: Interactions) -> Interactions:
     if not interactions.has_timestamps:
         msg = (
-            f"{interactions.url} has no timestamps; write it again from a log with a timestamp column, "
-            "or split at random"
+            f"{interactions.url} has no timestamps; write it again from a log with a timestamp "
+            "column, or split at random"
         )
         raise InputError(msg)
     return interactions
 
 
 def _time_quantile(interactions: Interactions, share: float) -> int:
-    """Find the least moment up to which ``share`` of the interactions happened, by refining histograms."""
+    """Find the least moment up to which ``share`` of them happened, by refining histograms."""
     ends = _timed(interactions).map_blocks(_time_ends, "user_items", name="split-block")
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     if low >= high:
         msg = f"all timestamps of {interactions.url} are equal; expected a log that spans some time"
         raise InputError(msg)
-    latest, goal = high, share * sum(end[2] for end in ends)
+    latest: int = high
+    goal = share * sum(end[2] for end in ends)
     while True:
         width = (high - low) // _BINS + 1
         parts = interactions.map_blocks(
@@ -283,7 +284,7 @@ def _time_quantile(interactions: Interactions, share: float) -> int:
         place = int(np.searchsorted(below[1:], goal))
         low, high = low + place * width, low + (place + 1) * width - 1
         if width == 1:
-            return min(low, latest - 1)
+            return min(int(low), latest - 1)
 
 
 def _time_ends(view: Interactions, side: Side, start: int, stop: int) -> tuple[int, int, int]:
@@ -306,7 +307,7 @@ def _time_histogram(
 
 
 def _last_cuts(view: Interactions, side: Side, start: int, stop: int, n: int) -> tuple[Longs, Ints]:
-    """Return for each user the (time, item) at which the last n begin; never, for users with too few."""
+    """Return for each user the (time, item) at which the last n begin; never if too few."""
     block = view.read_rows(side, start, stop, timed=True)
     times = np.full(block.n_rows, np.iinfo(np.int64).max)
     items = np.full(block.n_rows, np.iinfo(np.int32).max, np.int32)

@@ -1,7 +1,7 @@
-"""The only room that opens Zarr. docs/format.md states what is written here and why readers may rely on it.
+"""The only room that opens Zarr; docs/format.md states what is written here.
 
-A place (a path or URL) holds one pointer, ``current.json``, and the group that it names. A new state is
-written to a new group; replacing the pointer, one small file, makes it the current one.
+A place (a path or URL) holds one pointer, ``current.json``, and the group that it names. A new
+state is written to a new group; replacing the pointer, one small file, makes it the current one.
 """
 
 from __future__ import annotations
@@ -135,13 +135,13 @@ class Draft:
 
     def write_index(self, side: Side, indptr: Longs, cuts: Longs) -> None:
         """Write where each row begins and how rows are cut into blocks."""
-        group = self.root[f"{self.group}/{side}"]
+        group = zarr.open_group(files.join(self.group_url, side), mode="r+")
         for name, values in ((INDPTR, indptr), (CUTS, cuts)):
             with files.writing(self.url):
                 group.create_array(name, data=values, chunks=(min(CHUNK_CELLS, len(values)),))
 
     def write_ids(self, name: str, ids: Ids) -> None:
-        """Write a vocabulary, in the encoding that anndata documents for plain and string arrays."""
+        """Write a vocabulary, in the encoding that anndata documents for such arrays."""
         whole = ids.dtype == np.int64
         values = ids if whole else ids.astype(np.dtypes.StringDType())
         with files.writing(self.url):
@@ -190,6 +190,12 @@ def _array(group_url: str, name: str) -> zarr.Array[Any]:
     return opened
 
 
+@lru_cache(maxsize=64)
+def _shape(group_url: str, side: Side) -> tuple[int, int]:
+    shape: Any = zarr.open_group(files.join(group_url, side), mode="r").attrs["shape"]
+    return int(shape[0]), int(shape[1])
+
+
 def read_attrs(pointer: Pointer) -> dict[str, Any]:
     """Return what :meth:`Draft.commit` was told."""
     attrs = zarr.open_group(pointer.group_url, mode="r").attrs["dasrec"]
@@ -212,7 +218,7 @@ def read_rows(group_url: str, side: Side, start: int, stop: int, *, timed: bool)
     """
     indptr = np.asarray(_array(group_url, f"{side}/{INDPTR}")[start : stop + 1])
     cells = slice(int(indptr[0]), int(indptr[-1]))
-    n_columns = int(zarr.open_group(group_url, mode="r")[side].attrs["shape"][1])
+    n_columns = _shape(group_url, side)[1]
     parts = {
         name: np.asarray(_array(group_url, f"{side}/{name}")[cells])
         for name in _CELL_TYPES
@@ -239,7 +245,10 @@ def write_cells(
 
 def read_dataset(pointer: Pointer) -> xr.Dataset:
     """Open dense labelled arrays, lazily: each variable is a Dask array."""
-    return xr.open_zarr(pointer.url, group=pointer.group, consolidated=False, chunks={})
+    dataset: xr.Dataset = xr.open_zarr(
+        pointer.url, group=pointer.group, consolidated=False, chunks={}
+    )
+    return dataset
 
 
 def open_interactions_state(url: str | os.PathLike[str]) -> tuple[Pointer, dict[str, Any]]:

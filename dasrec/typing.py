@@ -32,7 +32,7 @@ Task = Callable[..., Any]
 
 
 class Mask(Protocol):
-    """Says which interactions belong to a view; a pure function of the cell, so it is the same on any cluster."""
+    """Says which interactions belong to a view, by a pure function of the cell."""
 
     needs_timestamp: bool
 
@@ -61,7 +61,7 @@ class CsrBlock(NamedTuple):
     @property
     def n_rows(self) -> int:
         """How many rows the block holds."""
-        return self.indptr.shape[0] - 1
+        return len(self.indptr) - 1
 
     def to_scipy(self) -> sparse.csr_array[np.float32]:
         """Return the weights as a SciPy array that shares the memory."""

@@ -100,7 +100,7 @@ def as_ids(ids: Any) -> Ids:
 
 
 def content_hash(ids: Ids) -> str:
-    """Hash ids in order: BLAKE2b over their kind and, int64, their bytes, or, str, UTF-8 with lengths."""
+    """Hash ids in order: BLAKE2b over their kind and bytes; docs/format.md has the details."""
     digest = hashlib.blake2b(digest_size=16)
     if ids.dtype == np.int64:
         digest.update(b"int64")

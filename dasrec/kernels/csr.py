@@ -58,10 +58,10 @@ def collapse(starts: Longs, values: Floats, policy: str) -> Floats:
     float32, shape (n_runs,); sums are taken in float64.
     """
     if policy == "first":
-        return values[starts]
+        return np.asarray(values[starts])
     ends = np.append(starts[1:], values.shape[0])
     if policy == "last":
-        return values[ends - 1]
+        return np.asarray(values[ends - 1])
     if policy == "max":
         return np.asarray(np.maximum.reduceat(values, starts))
     totals = np.add.reduceat(values.astype(np.float64), starts)

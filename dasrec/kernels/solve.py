@@ -116,7 +116,8 @@ def solve_rows(
     ----------
     indptr, indices : int64 and int32, the block's rows
     weights, targets : float32, shape (n_stored,): c >= 0 and t of every stored cell
-    factors : float32, shape (n_columns, k): v, in a basis where the shared quadratic form is diagonal
+    factors : float32, shape (n_columns, k): v, in a basis where the shared quadratic form is
+    diagonal
     base : float32, shape (k,): that form's diagonal, for instance eigenvalues of a Gram matrix
     ridge : float32, shape (n_rows,), > 0: regularisation of each row
 

@@ -1,4 +1,4 @@
-"""Alternating least squares: explicit (squared error on stored cells) and implicit (weights on all cells)."""
+"""Alternating least squares: explicit (error on stored cells), implicit (weights on all cells)."""
 
 from __future__ import annotations
 
@@ -153,8 +153,9 @@ class ImplicitALS(_Alternating):
     Notes
     -----
     Cost of an iteration: see :func:`dasrec.kernels.solve.solve_rows`, for each side. Both factor
-    matrices are held by every worker. Rendle, Krichene, Zhang and Koren, "Revisiting the performance
-    of iALS on item recommendation benchmarks", RecSys 2022, doi:10.1145/3523227.3548486.
+    matrices are held by every worker. Rendle, Krichene, Zhang and Koren, "Revisiting the
+    performance of iALS on item recommendation benchmarks", RecSys 2022,
+    doi:10.1145/3523227.3548486.
     """
 
     name: ClassVar[str] = "implicit-als"
@@ -247,8 +248,8 @@ class ALS(_Alternating):
 
     Notes
     -----
-    Zhou, Wilkinson, Schreiber and Pan, "Large-scale parallel collaborative filtering for the Netflix
-    prize", AAIM 2008, doi:10.1007/978-3-540-68880-8_32.
+    Zhou, Wilkinson, Schreiber and Pan, "Large-scale parallel collaborative filtering for the
+    Netflix prize", AAIM 2008, doi:10.1007/978-3-540-68880-8_32.
     """
 
     name: ClassVar[str] = "als"
@@ -353,7 +354,7 @@ def _sweep_block(view: Interactions, side: Side, start: int, stop: int, half: _H
     block = view.read_rows(side, start, stop)
     if half.offsets is None:
         if (block.data < 0).any():
-            msg = f"{view.url} holds negative weights; implicit feedback expects weights of at least 0"
+            msg = f"{view.url} holds negative weights; implicit feedback needs weights >= 0"
             raise InputError(msg)
         weights, targets = block.data, np.ones_like(block.data)
     else:

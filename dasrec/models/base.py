@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from dasrec import store
@@ -23,7 +24,7 @@ from dasrec.typing import Floats, Ids, Ints, Longs
 from dasrec.vocabulary import Vocabulary
 
 
-class Model(BaseEstimator, ABC):
+class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no types
     """Base of all models; the score of a user and an item is a dot product of two vectors.
 
     A subclass sets ``name`` and ``predicts_values``, learns arrays whose names end in ``_`` in
@@ -83,7 +84,8 @@ class Model(BaseEstimator, ABC):
     def fold_in(self, interactions: Interactions) -> Floats:
         """Return scoring vectors of all users, float32 (n_users, d), from these interactions alone.
 
-        For users that training did not see. Models without personal parameters need not override it.
+        For users that training did not see. Models without personal parameters need not override
+        it.
         """
         self.check_belongs(interactions)
         return self.scoring_vectors()[0]
@@ -103,8 +105,8 @@ class Model(BaseEstimator, ABC):
         ):
             if ours != theirs:
                 msg = (
-                    f"the model does not belong to {interactions.url}: their {side} vocabularies differ "
-                    f"({ours[:8]} and {theirs[:8]}); fit a model on this store"
+                    f"the model does not belong to {interactions.url}: their {side} vocabularies "
+                    f"differ ({ours[:8]} and {theirs[:8]}); fit a model on this store"
                 )
                 raise MismatchError(msg)
 
@@ -124,8 +126,8 @@ class Model(BaseEstimator, ABC):
         Returns
         -------
         xarray.Dataset
-            ``item_id`` and ``score`` (float32, NaN past the end of a short list; ``item_id`` is then
-            None, or -1 for integer ids), dims (user, rank), with ``user_id`` along ``user``.
+            ``item_id`` and ``score`` (float32, NaN past the end of a short list; ``item_id`` is
+            then None, or -1 for integer ids), dims (user, rank), with ``user_id`` along ``user``.
 
         Raises
         ------
@@ -141,7 +143,7 @@ class Model(BaseEstimator, ABC):
             self.check_belongs(seen)
             hidden = _rows(seen, numbers)
         best, scores = rank_items(users[numbers], items, length, hidden)
-        none = -1 if self.item_ids_.ids.dtype == np.int64 else None
+        none: Any = -1 if self.item_ids_.ids.dtype == np.int64 else None
         names = np.where(best >= 0, self.item_ids_.ids[best], none)
         return xr.Dataset(
             {
@@ -166,7 +168,7 @@ class Model(BaseEstimator, ABC):
             msg = f"{len(rows)} users and {len(columns)} items were given; expected pairs"
             raise InputError(msg)
         users, items = self.scoring_vectors()
-        return np.einsum("ij,ij->i", users[rows], items[columns])
+        return np.asarray(np.einsum("ij,ij->i", users[rows], items[columns]))
 
     def save(self, url: str | os.PathLike[str], *, overwrite: bool = False) -> str:
         """Write the model to a path or fsspec URL as one Zarr group, and return where.
@@ -270,7 +272,7 @@ def view_of(interactions: Interactions) -> dict[str, Any]:
     }
 
 
-def label(values: Floats, *dims: str) -> xr.DataArray:
+def label(values: NDArray[Any], *dims: str) -> xr.DataArray:
     """Name the dimensions of a learned array."""
     return xr.DataArray(values, dims=dims)
 
@@ -293,7 +295,7 @@ def loaded(ids: xr.DataArray) -> Ids:
 
 
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters in JSON's types; a generator is not one, the seed drawn from it is learned."""
+    """Return parameters in JSON's types; a generator is none, its seed is learned."""
     return {
         key: None if isinstance(value, np.random.Generator) else json.loads(json.dumps(value))
         for key, value in parameters.items()

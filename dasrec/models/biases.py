@@ -83,7 +83,7 @@ class Biases(Model):
 def _damped_means(
     view: Interactions, side: Side, expected: Floats, damping: float | None
 ) -> Floats:
-    """Return each row's damped mean of value minus ``expected`` of the column; None: the mean of all."""
+    """Return each row's damped mean of value minus ``expected``; None: the mean of all."""
     parts = view.map_blocks(
         _row_sums, side, blocks.share(expected), name="bias-sweep", progress=False
     )
