@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from dasrec import blocks
@@ -91,6 +92,22 @@ def evaluate(
         attrs={"model": model.name, "split": split.spec, "n_users": n_users, "n_test": n_test},
     )
     return result
+
+
+def evaluate_all(
+    models: Sequence[Model], split: Split, *, n: int | Sequence[int] = 10
+) -> xr.Dataset:
+    """Evaluate several models on one split, eagerly.
+
+    Returns
+    -------
+    xarray.Dataset
+        As :func:`evaluate`, along a dim ``model``; NaN where a metric says nothing about a model.
+    """
+    measured = [evaluate(model, split, n=n) for model in models]
+    names = pd.Index([model.name for model in models], name="model")
+    whole = xr.concat(measured, dim=names, data_vars="all", join="outer", combine_attrs="override")
+    return whole.drop_attrs(deep=False).assign_attrs(split=split.spec)
 
 
 def as_record(evaluation: xr.Dataset) -> dict[str, Any]:

@@ -30,6 +30,7 @@ TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".inter", ".data")
 PARQUET_SUFFIXES = (".parquet", ".pq")
 ARROW_SUFFIXES = (".arrow", ".feather")
 _SEPARATORS = "\t,;|"
+_PLAIN_INTEGER = r"^(0|-?[1-9]\d{0,18})$"
 _ID_DTYPES = {"int64": "Int64", "string": "str"}
 
 
@@ -154,10 +155,11 @@ def _from_frame(frame: pd.DataFrame | dd.DataFrame, layout: _Layout) -> Events:
     check_columns([str(name) for name in frame.columns], layout.columns.values(), where=where)
     kinds = {}
     for name in (USER, ITEM):
-        whole = pd.api.types.is_integer_dtype(frame[layout.columns[name]].dtype)
-        kinds[name] = (
-            ("int64" if whole else "string") if layout.kinds[name] == "auto" else layout.kinds[name]
-        )
+        dtype = frame[layout.columns[name]].dtype
+        # floats are what pandas makes of integers with gaps
+        whole = pd.api.types.is_integer_dtype(dtype) or pd.api.types.is_float_dtype(dtype)
+        guess = "int64" if whole else "string"
+        kinds[name] = guess if layout.kinds[name] == "auto" else layout.kinds[name]
     layout = layout._replace(kinds=kinds)
     if isinstance(frame, pd.DataFrame):
         rows = max(1, memory.READ_BYTES // 64)
@@ -211,13 +213,10 @@ def _plan(
     if kinds <= set(TEXT_SUFFIXES):
         parts = [part for name in found for part in _text_parts(name)]
         head = _text_head(found[0])
-        header = next(iter(head.splitlines()), "").rstrip("\r").lstrip("\ufeff")
-        separator = max(_SEPARATORS, key=header.count)
-        names = tuple(name.strip().strip('"') for name in header.split(separator))
+        separator = max(_SEPARATORS, key=head.partition(b"\n")[0].decode("utf-8", "replace").count)
+        names = _header(head, separator)
         layout = layout._replace(separator=separator, header=names)
-        first = _parse_text(
-            head[: head.rfind("\n") + 1].encode(), layout, found[0], with_header=True
-        )
+        first = _parse_text(head[: head.rfind(b"\n") + 1], layout, found[0], with_header=True)
         return _read_text, parts, _settle(layout, first, names, found[0])
     if kinds <= set(PARQUET_SUFFIXES):
         with fsspec.open(found[0], "rb") as file:
@@ -268,6 +267,11 @@ def _text_head(path: str) -> str:
     return head if head.endswith("\n") else head + "\n"
 
 
+def _header(content: bytes, separator: str) -> tuple[str, ...]:
+    line = content.split(b"\n", 1)[0].decode("utf-8", "replace").rstrip("\r").lstrip("\ufeff")
+    return tuple(name.strip().strip('"') for name in line.split(separator))
+
+
 def _text_parts(path: str) -> list[_Part]:
     fs, inside = files.locate(path)
     if infer_compression(path):
@@ -289,19 +293,22 @@ def _read_text(part: _Part, layout: _Layout) -> pa.Table:
             content = file.read()
         else:
             content = read_block(file, part.start, part.stop - part.start, delimiter=b"\n")
+    if part.start == 0 and (names := _header(content, layout.separator)) != layout.header:
+        msg = f"{part.path} has the columns {names}, other files {layout.header}; expected the same"
+        raise InputError(msg)
     return _parse_text(content, layout, part.path, with_header=part.start == 0)
 
 
 def _parse_text(content: bytes, layout: _Layout, path: str, *, with_header: bool) -> pa.Table:
     wanted = [name for name in layout.columns.values() if name in layout.header]
+    if with_header:
+        content = content.partition(b"\n")[2]
     if not content.strip():
         return pa.table({name: pa.array([], pa.string()) for name in wanted})
     try:
         return pa_csv.read_csv(
             io.BytesIO(content),
-            read_options=pa_csv.ReadOptions(
-                column_names=list(layout.header), skip_rows=int(with_header), use_threads=False
-            ),
+            read_options=pa_csv.ReadOptions(column_names=list(layout.header), use_threads=False),
             parse_options=pa_csv.ParseOptions(delimiter=layout.separator),
             convert_options=pa_csv.ConvertOptions(
                 include_columns=wanted,
@@ -368,10 +375,18 @@ def _ids(raw: pd.Series, kind: str, where: str) -> pd.Series:
     if kind == "string":
         return raw.astype("str")
     try:
-        return pd.to_numeric(raw).astype("Int64")
-    except (ValueError, TypeError, OverflowError) as error:
+        # through Arrow, since pandas makes floats of integers with gaps, and 7 of "007"
+        array = pa.array(raw, from_pandas=True)
+        if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+            plain = pc.match_substring_regex(array, _PLAIN_INTEGER)
+            for odd in array.filter(pc.invert(plain)).slice(0, 1).to_pylist():
+                msg = f"there is {odd!r}"
+                raise pa.ArrowInvalid(msg)
+        whole = array.cast(pa.int64())
+    except pa.ArrowException as error:
         msg = f'{where}: ids of {raw.name!r} are not all integers ({error}); pass ids="string"'
         raise InputError(msg) from error
+    return pd.Series(whole.to_pandas(types_mapper=_pandas_type), index=raw.index)
 
 
 def _times(raw: pd.Series, unit: TimeUnit) -> pd.Series:
@@ -379,17 +394,13 @@ def _times(raw: pd.Series, unit: TimeUnit) -> pd.Series:
         utc = raw.dt.tz_convert("UTC").dt.tz_localize(None) if raw.dt.tz is not None else raw
         return utc.astype("datetime64[us]")
     numbers = pd.to_numeric(raw, errors="coerce")
-    if numbers.notna().sum() == 0 and raw.notna().any():
-        parsed = pd.to_datetime(raw, errors="coerce", utc=True, format="ISO8601")
-        return parsed.dt.tz_localize(None).astype("datetime64[us]")
     per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
     micros = numbers.astype("float64") * (1e6 / per_second)
     exact = micros.where(micros.abs() < 2.0**62)  # what no calendar holds is as good as unparsable
-    return pd.Series(
-        np.where(
-            exact.isna(),
-            np.datetime64("NaT", "us"),
-            exact.fillna(0).round().astype("int64").to_numpy().astype("datetime64[us]"),
-        ),
-        index=raw.index,
-    )
+    times = exact.fillna(0).round().astype("int64").to_numpy().astype("datetime64[us]")
+    times[exact.isna()] = np.datetime64("NaT", "us")
+    texts = (numbers.isna() & raw.notna()).to_numpy()
+    if texts.any():  # told row by row, so that it does not matter how a log is cut
+        parsed = pd.to_datetime(raw[texts], errors="coerce", utc=True, format="ISO8601")
+        times[texts] = parsed.dt.tz_localize(None).to_numpy("datetime64[us]")
+    return pd.Series(times, index=raw.index)

@@ -13,12 +13,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from bokeh.embed import file_html
-from bokeh.models import ColumnDataSource, HoverTool
+from bokeh.models import BasicTicker, BasicTickFormatter, ColumnDataSource, FactorRange, HoverTool
 from bokeh.models.annotations import BoxAnnotation, Label, Legend, LegendItem, Title
-from bokeh.models.ranges import FactorRange
-from bokeh.models.formatters import BasicTickFormatter, NumeralTickFormatter
+from bokeh.models.formatters import NumeralTickFormatter
 from bokeh.models.renderers import GlyphRenderer
-from bokeh.models.tickers import BasicTicker
 from bokeh.plotting import figure
 from bokeh.resources import INLINE
 from bokeh.transform import dodge
@@ -51,11 +49,9 @@ class Section:
 
     Attributes
     ----------
-    heading : str
-    text : str
+    heading, text : str
         Plain; escaped when written. An empty line begins a paragraph.
     figures : tuple of bokeh.plotting.figure
-        Each may occur only once on a page.
     html : tuple of str
         Fragments that are safe already, as :func:`metric_table` and :func:`list_table` return.
     """
@@ -67,11 +63,10 @@ class Section:
 
     def __post_init__(self) -> None:
         """Refuse a bare figure or string where a tuple is expected."""
-        for name in ("figures", "html"):
-            if not isinstance(getattr(self, name), tuple):
-                kind = type(getattr(self, name)).__name__
-                msg = f"{name} is a {kind}; expected a tuple, even of one"
-                raise InputError(msg)
+        kinds = [type(each).__name__ for each in (self.figures, self.html)]
+        if kinds != ["tuple", "tuple"]:
+            msg = f"figures and html are {' and '.join(kinds)}; expected tuples, even of one"
+            raise InputError(msg)
 
     @property
     def paragraphs(self) -> tuple[str, ...]:
@@ -79,7 +74,9 @@ class Section:
         return tuple(part.strip() for part in self.text.split("\n\n") if part.strip())
 
 
-def _figure(title: str, *, x_label: str, y_label: str, axes: dict[str, Any]) -> figure:
+def _figure(
+    title: str, *, x_label: str, y_label: str, axes: dict[str, Any] | None = None
+) -> figure:
     """Return an empty figure in the style of the house; ``axes`` are options of Bokeh's figure."""
     house: dict[str, Any] = {
         "height": 360,
@@ -90,7 +87,8 @@ def _figure(title: str, *, x_label: str, y_label: str, axes: dict[str, Any]) -> 
         "outline_line_color": None,
         "min_border_right": 16,
     }
-    fig = figure(title=Title(text=title, **{**_TEXT, "text_font_size": "16px"}), **house, **axes)
+    heading = Title(text=title, **{**_TEXT, "text_font_size": "16px"})
+    fig = figure(title=heading, **house, **(axes or {}))
     fig.toolbar.update(logo=None, autohide=True)
     for axis, label in ((fig.xaxis, x_label), (fig.yaxis, y_label)):
         axis.axis_label = label
@@ -104,17 +102,20 @@ def _figure(title: str, *, x_label: str, y_label: str, axes: dict[str, Any]) -> 
     return fig
 
 
-def _draw_legend(fig: figure, glyphs: dict[str, GlyphRenderer[Any]]) -> None:
-    """Name the parts below the plot, where they fit on a phone; a click hides one."""
-    items = [LegendItem(label={"value": name}, renderers=[each]) for name, each in glyphs.items()]
+def _draw_legend(fig: figure, glyphs: list[GlyphRenderer[Any]]) -> None:
+    """Name the glyphs below the plot, where they fit on a phone; a click hides one."""
+    items = [LegendItem(label={"value": each.name}, renderers=[each]) for each in glyphs]
+    text = {f"label_{name}": value for name, value in _TEXT.items()}
     legend = Legend(orientation="horizontal", ncols=2, location="center", click_policy="hide")
-    legend.update(items=items, **{f"label_{name}": value for name, value in _TEXT.items()})
-    legend.border_line_color = None
+    legend.update(items=items, border_line_color=None, **text)
     fig.add_layout(legend, "below")
 
 
 def long_tail(counts: xr.DataArray, *, title: str) -> figure:
     """Draw how unevenly interactions fall on users or items: counts by rank, both logarithmic.
+
+    The tenth that has most is shaded, and its share of all interactions written beside. At most
+    2,000 points are drawn, spread evenly over the logarithm of the rank.
 
     Parameters
     ----------
@@ -122,23 +123,14 @@ def long_tail(counts: xr.DataArray, *, title: str) -> figure:
         Interactions of each user or item; the name of its dim labels the axes. Computed now.
     title : str
 
-    Returns
-    -------
-    bokeh.plotting.figure
-        At most 2,000 points, spread evenly over the logarithm of the rank. The tenth of users or
-        items that has most is shaded, and its share of all interactions written beside.
-
     Raises
     ------
     InputError
         ``counts`` has more than one dim, is empty, negative, not finite, or zero throughout.
     """
-    if counts.ndim != 1:
-        msg = f"counts has the dims {counts.dims}; expected one, for instance ('item',)"
-        raise InputError(msg)
     ranked = np.sort(counts.values)[::-1]
-    if ranked.size == 0 or not np.isfinite(ranked).all() or ranked[-1] < 0 or ranked[0] == 0:
-        msg = f"{ranked.size} counts given; expected numbers of 0 or more, with one above 0"
+    if ranked.ndim != 1 or not (np.isfinite(ranked).all() and (ranked >= 0).all() and ranked.any()):
+        msg = f"counts is {dict(counts.sizes)}; expected one dim, counts of 0 or more, one above 0"
         raise InputError(msg)
     entity = str(counts.dims[0])
     n_used = int(np.count_nonzero(ranked))
@@ -147,20 +139,25 @@ def long_tail(counts: xr.DataArray, *, title: str) -> figure:
         title,
         x_label=f"Rank of the {entity} (1 = most interactions; log scale)",
         y_label=f"Interactions per {entity} (count; log scale)",
-        axes={"x_axis_type": "log", "y_axis_type": "log", "y_range": _decades(ranked[:n_used])},
+        axes={"x_axis_type": "log", "y_axis_type": "log"},
     )
     source = ColumnDataSource({"rank": ranks, "count": ranked[ranks - 1]})
     fig.line("rank", "count", source=source, color=PALETTE[0], line_width=2.5)
+    ticks = _decades(ranked[:n_used])
+    fig.y_range.update(start=ticks[0], end=ticks[-1])
+    fig.xaxis.ticker, fig.yaxis.ticker = _decades(ranks), ticks
     fig.axis.formatter = NumeralTickFormatter(format="0,0")
     fig.add_tools(HoverTool(tooltips=[("rank", "@rank{0,0}"), ("interactions", "@count{0,0}")]))
     _note_top_tenth(fig, ranked, entity)
     return fig
 
 
-def _decades(values: NDArray[Any]) -> tuple[float, float]:
-    """Return whole decades around positive values; ticks crowd on a part of one."""
-    low, high = np.floor(np.log10(values.min())), np.ceil(np.log10(values.max()))
-    return float(10**low), float(10 ** max(high, low + 1))
+def _decades(values: NDArray[Any]) -> list[float]:
+    """Return ticks over whole decades around positive values, too few to crowd an axis."""
+    low, high = int(np.floor(np.log10(values.min()))), int(np.ceil(np.log10(values.max())))
+    high = max(high, low + 1)
+    steps = (1, 2, 5) if high - low <= 2 else (1,)
+    return [step * 10.0**power for power in range(low, high) for step in steps] + [10.0**high]
 
 
 def _note_top_tenth(fig: figure, ranked: NDArray[Any], entity: str) -> None:
@@ -170,9 +167,8 @@ def _note_top_tenth(fig: figure, ranked: NDArray[Any], entity: str) -> None:
     n_unused = int(np.count_nonzero(ranked == 0))
     if n_unused:
         note += f"\n{n_unused:,} without any: not drawn"
-    fig.add_layout(
-        BoxAnnotation(right=tenth, fill_color=PALETTE[1], fill_alpha=0.12, level="underlay")
-    )
+    box = BoxAnnotation(right=tenth, fill_color=PALETTE[1], fill_alpha=0.12, level="underlay")
+    fig.add_layout(box)
     # below the falling curve there is always room
     fig.add_layout(Label(x=12, y=10, x_units="screen", y_units="screen", text=note, **_TEXT))
 
@@ -206,17 +202,16 @@ def learning_curve(history: xr.Dataset) -> figure:
         "Learning curve",
         x_label="Iteration (count)",
         y_label="Objective / its first value (ratio)" if relative else "Objective (no unit)",
-        axes={},
     )
     steps = lines[ITERATION].values
-    glyphs = {}
+    glyphs = []
     for place, (name, values) in enumerate(zip(_names(lines), lines.values, strict=True)):
         kept = np.isfinite(values)
         source = ColumnDataSource({"iteration": steps[kept], "objective": values[kept]})
-        glyphs[name] = fig.line("iteration", "objective", source=source, line_width=2.5)
-        glyphs[name].name = name
-        glyphs[name].glyph.line_color = PALETTE[place % len(PALETTE)]
-        glyphs[name].glyph.line_dash = _DASHES[place % len(_DASHES)]
+        line = fig.line("iteration", "objective", source=source, line_width=2.5, name=name)
+        line.glyph.line_color = PALETTE[place % len(PALETTE)]
+        line.glyph.line_dash = _DASHES[place % len(_DASHES)]
+        glyphs.append(line)
     tips = [("model", "$name"), ("iteration", "@iteration"), ("objective", "@objective{0.[0000]}")]
     fig.add_tools(HoverTool(tooltips=tips))
     fig.xaxis.ticker = BasicTicker(min_interval=1)
@@ -254,15 +249,15 @@ def metric_bars(evaluation: xr.Dataset, *, n: int | None = None) -> figure:
     fig = _figure(
         f"Ranking metrics at n = {length}",
         x_label="Metric",
-        y_label="Mean over users (fraction)",
+        y_label="Value (fraction)",
         axes={"x_range": FactorRange(factors=names, range_padding=0.05)},
     )
-    glyphs = {}
+    glyphs = []
     width = 0.84 / len(models)
     for place, model in enumerate(models):
         values = [float(chosen[name].isel({MODEL: place})) for name in names]
         source = ColumnDataSource({"metric": names, "value": values})
-        glyphs[model] = fig.vbar(
+        bars = fig.vbar(
             x=dodge("metric", (place + 0.5) * width - 0.42, range=fig.x_range),
             top="value",
             width=0.9 * width,
@@ -272,6 +267,7 @@ def metric_bars(evaluation: xr.Dataset, *, n: int | None = None) -> figure:
             hatch_color="white",
             name=model,
         )
+        glyphs.append(bars)
     tips = [("model", "$name"), ("metric", "@metric"), ("value", "@value{0.0000}")]
     fig.add_tools(HoverTool(tooltips=tips))
     fig.y_range.update(start=0)
@@ -286,7 +282,8 @@ def _with_models(measured: xr.Dataset) -> xr.Dataset:
     """Give the measures of a single model the dim that those of several have."""
     if MODEL in measured.dims:
         return measured
-    return measured.expand_dims({MODEL: [str(measured.attrs.get(MODEL, MODEL))]})
+    name = np.asarray(measured.coords.get(MODEL, measured.attrs.get(MODEL, MODEL)))
+    return measured.drop_vars(MODEL, errors="ignore").expand_dims({MODEL: [str(name)]})
 
 
 def _names(measured: xr.Dataset | xr.DataArray) -> list[str]:
@@ -344,7 +341,7 @@ def list_table(lists: pd.DataFrame) -> str:
     )
     groups = "".join(
         f"<tbody>\n{_list_rows(user, group.sort_values(RANK))}</tbody>\n"
-        for user, group in lists.groupby(USER_ID, sort=False)
+        for user, group in lists.groupby(USER_ID, sort=False, dropna=False)
     )
     return f'<table class="lists">\n<thead><tr>{head}</tr></thead>\n{groups}</table>'
 
@@ -354,9 +351,8 @@ def _list_rows(user: Hashable, group: pd.DataFrame) -> str:
     texts = group[names].astype("object").where(group[names].notna(), _NOT_MEASURED)
     start = f'<th scope="rowgroup" rowspan="{len(group)}">{escape(str(user))}</th>'
     rows = ""
-    for rank, score, *shown in zip(
-        group[RANK], group["score"], *(texts[name] for name in names), strict=True
-    ):
+    columns = [group[RANK], group["score"], *(texts[name] for name in names)]
+    for rank, score, *shown in zip(*columns, strict=True):
         cells = "".join(f"<td>{escape(str(text))}</td>" for text in shown)
         rows += f'<tr>{start}<td class="number">{rank}</td>{cells}'
         rows += f'<td class="number">{score:.4g}</td></tr>\n'
@@ -378,15 +374,14 @@ def write_page(out: str | os.PathLike[str], *, title: str, sections: Sequence[Se
     Returns
     -------
     str
-        ``out``. The page opens without a network, on a phone and on paper; some 1.4 MB of it are
-        Bokeh's script, left out if there are no figures.
+        ``out``: needs no network; 1.4 MB of it are Bokeh's script, if there are figures.
 
     Raises
     ------
     InputError
         A figure occurs twice.
     DiskError
-        The place may not be written or is full.
+        The place is full or may not be written.
     """
     figures = [each for section in sections for each in section.figures]
     if len({each.id for each in figures}) < len(figures):
@@ -394,12 +389,11 @@ def write_page(out: str | os.PathLike[str], *, title: str, sections: Sequence[Se
         raise InputError(msg)
     source = resources.files("dasrec").joinpath("templates/report.html").read_text("utf-8")
     template = Environment(autoescape=True, trim_blocks=True).from_string(source)
+    parts = {"sections": sections}
     if figures:
-        page = file_html(
-            figures, INLINE, title, template=template, template_variables={"sections": sections}
-        )
+        page = file_html(figures, INLINE, title, template=template, template_variables=parts)
     else:
-        page = template.render(title=title, sections=sections)
+        page = template.render(title=title, **parts)
     place = os.fspath(out)
     with files.writing(place):
         files.replace(place, page.encode())

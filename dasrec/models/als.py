@@ -148,6 +148,8 @@ class ImplicitALS(_Alternating):
     ----------
     user_factors_, item_factors_ : xarray.DataArray, float32, dims (user, factor), (item, factor)
         Zeros for users and items without interactions.
+    item_shares_ : xarray.DataArray, float32, dim (item)
+        Share of users who have used each item: the scores for users without interactions.
     history_ : xarray.Dataset, dim (iteration): ``objective``, ``seconds``
 
     Notes
@@ -161,6 +163,7 @@ class ImplicitALS(_Alternating):
     name: ClassVar[str] = "implicit-als"
     user_factors_: xr.DataArray
     item_factors_: xr.DataArray
+    item_shares_: xr.DataArray
 
     def __init__(
         self,
@@ -205,16 +208,19 @@ class ImplicitALS(_Alternating):
     def _keep(self, interactions: Interactions, users: Floats, items: Floats) -> None:
         self.user_factors_ = label_factors(users, USER, interactions.user_ids)
         self.item_factors_ = label_factors(items, ITEM, interactions.item_ids)
+        counts = interactions.counts("item_users")
+        self.item_shares_ = label((counts / interactions.n_users).astype(np.float32), ITEM)
 
     def scoring_vectors(self) -> tuple[Floats, Floats]:
-        """Return the factors themselves."""
-        return self.user_factors_.values, self.item_factors_.values
+        """Return (x, whether x is zero) and (y, share of users)."""
+        items, shares = self.item_factors_.values, self.item_shares_.values
+        return _with_fallback(self.user_factors_.values), np.column_stack([items, shares])
 
     def fold_in(self, interactions: Interactions) -> Floats:
         """Solve every user's vector from these interactions, items held fixed."""
         self.check_belongs(interactions)
         half = self._half(self.item_factors_.values, interactions.n_items)
-        return sweep(interactions, "user_items", half).vectors
+        return _with_fallback(sweep(interactions, "user_items", half).vectors)
 
 
 class ALS(_Alternating):
@@ -327,6 +333,11 @@ class ALS(_Alternating):
     def _item_vectors(self) -> Floats:
         biases = self.item_biases_.values[:, None]
         return np.column_stack([self.item_factors_.values, np.ones_like(biases), biases])
+
+
+def _with_fallback(users: Floats) -> Floats:
+    """Append what ranks items by popularity for users of whom nothing is known."""
+    return np.column_stack([users, ~users.any(axis=1, keepdims=True)]).astype(np.float32)
 
 
 def gram(vectors: Floats) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
