@@ -238,7 +238,13 @@ def info_command(place: str, as_json: bool) -> None:
             "n_users": len(model.user_ids_),
             "n_items": len(model.item_ids_),
         }
-    _show(record, as_json=as_json, human=lambda: _facts(place, record))
+
+    def human() -> None:
+        _facts(place, {key: value for key, value in record.items() if key != "audit"})
+        if "audit" in record:
+            _show_audit(dasrec.open_interactions(place))
+
+    _show(record, as_json=as_json, human=human)
 
 
 @main.command("fit")

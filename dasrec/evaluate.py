@@ -62,7 +62,7 @@ def evaluate(
     -------
     xarray.Dataset
         One variable a metric: ranking metrics by ``n``, ``rmse`` and ``mae`` without dims.
-        Attributes: ``model``, ``split``, ``n_users`` (evaluated) and ``n_test``.
+        Attributes: ``model``, ``split``, ``n_users`` (evaluated), ``n_test`` and, of a random split, ``seed``.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def evaluate(
         coords={N: np.array(lengths)},
         attrs={"model": model.name, "split": split.spec, "n_users": n_users, "n_test": n_test},
     )
-    return result
+    return result if split.seed is None else result.assign_attrs(seed=split.seed)
 
 
 def evaluate_all(

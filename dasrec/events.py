@@ -213,10 +213,10 @@ def _plan(
     if kinds <= set(TEXT_SUFFIXES):
         parts = [part for name in found for part in _text_parts(name)]
         head = _text_head(found[0])
-        separator = max(_SEPARATORS, key=head.partition(b"\n")[0].decode("utf-8", "replace").count)
+        separator = max(_SEPARATORS, key=lambda each: len(_header(head, each)))
         names = _header(head, separator)
         layout = layout._replace(separator=separator, header=names)
-        first = _parse_text(head[: head.rfind(b"\n") + 1], layout, found[0], with_header=True)
+        first = _parse_text(head, layout, found[0], with_header=True)
         return _read_text, parts, _settle(layout, first, names, found[0])
     if kinds <= set(PARQUET_SUFFIXES):
         with fsspec.open(found[0], "rb") as file:
@@ -261,14 +261,15 @@ def _id_kind(column: pa.ChunkedArray) -> str:
     return "int64" if pc.all(whole).as_py() else "string"
 
 
-def _text_head(path: str) -> str:
-    with fsspec.open(path, "rt", compression="infer", encoding="utf-8", errors="replace") as file:
-        head: str = file.read(2**16)
-    return head if head.endswith("\n") else head + "\n"
+def _text_head(path: str) -> bytes:
+    """Return the whole lines at the beginning of a file."""
+    with fsspec.open(path, "rb", compression="infer") as file:
+        head: bytes = file.read(2**16)
+    return head[: head.rfind(b"\n") + 1] if len(head) == 2**16 else head
 
 
 def _header(content: bytes, separator: str) -> tuple[str, ...]:
-    line = content.split(b"\n", 1)[0].decode("utf-8", "replace").rstrip("\r").lstrip("\ufeff")
+    line = content.partition(b"\n")[0].decode("utf-8", "replace").rstrip("\r").lstrip("\ufeff")
     return tuple(name.strip().strip('"') for name in line.split(separator))
 
 

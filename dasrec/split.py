@@ -27,7 +27,7 @@ class Split:
     Attributes
     ----------
     spec : str
-        What was asked for, for instance ``time:0.2``; with the seed it says all.
+        What was asked for, for instance ``time:0.2``.
     train : Interactions
         What a model may be fitted on.
     seen : Interactions
@@ -35,12 +35,15 @@ class Split:
         training the part of their rows that a model may fold in.
     test : Interactions
         What is to be found.
+    seed : int or None
+        What a random split was drawn with; None where nothing is random.
     """
 
     spec: str
     train: Interactions
     seen: Interactions
     test: Interactions
+    seed: int | None = None
 
     @property
     def folds_in(self) -> bool:
@@ -195,7 +198,7 @@ def split_random(interactions: Interactions, fraction: float = 0.2, *, rng: Rng 
     check_fraction(fraction, name="fraction")
     seed = seed_of(rng)
     mask = Sampled(inside=True, seed=seed, low=0.0, high=fraction)
-    return _halves(interactions, f"random:{fraction} seed {seed}", mask)
+    return _halves(interactions, f"random:{fraction}", mask, seed=seed)
 
 
 def split_folds(interactions: Interactions, folds: int = 5, *, rng: Rng = None) -> Iterator[Split]:
@@ -204,7 +207,7 @@ def split_folds(interactions: Interactions, folds: int = 5, *, rng: Rng = None) 
     seed = seed_of(rng)
     for fold in range(folds):
         mask = Sampled(inside=True, seed=seed, low=fold / folds, high=(fold + 1) / folds)
-        yield _halves(interactions, f"fold:{fold + 1}/{folds} seed {seed}", mask)
+        yield _halves(interactions, f"fold:{fold + 1}/{folds}", mask, seed=seed)
 
 
 def split_users(
@@ -219,10 +222,11 @@ def split_users(
     seed = seed_of(rng)
     goal = OfUsers(inside=True, seed=seed, share=fraction, targets=targets)
     return Split(
-        spec=f"users:{fraction} seed {seed}",
+        spec=f"users:{fraction}",
         train=interactions.where(OfUsers(inside=False, seed=seed, share=fraction)),
         seen=interactions.where(_rest(goal)),
         test=interactions.where(goal),
+        seed=seed,
     )
 
 
@@ -250,9 +254,9 @@ def _rest(mask: Any) -> Any:
     return type(mask)(**{**mask.__dict__, "inside": not mask.inside})
 
 
-def _halves(interactions: Interactions, spec: str, mask: Any) -> Split:
+def _halves(interactions: Interactions, spec: str, mask: Any, *, seed: int | None = None) -> Split:
     train = interactions.where(_rest(mask))
-    return Split(spec=spec, train=train, seen=train, test=interactions.where(mask))
+    return Split(spec=spec, train=train, seen=train, test=interactions.where(mask), seed=seed)
 
 
 def _timed(interactions: Interactions) -> Interactions:

@@ -90,7 +90,7 @@ class TestLongTail:
         assert note.text == (
             "Top 10 % of items (shaded):\n60.0 % of interactions\n1 without any: not drawn"
         )
-        assert fig.select_one({"type": BoxAnnotation}).right == 1
+        assert [each.right for each in fig.center if isinstance(each, BoxAnnotation)] == [1]
         assert fig.title.text == "Items"
 
     def test_axes_are_logarithmic_with_units(self) -> None:
@@ -259,12 +259,12 @@ class TestTables:
 
 
 class TestPage:
-    def _sections(self, history: xr.Dataset, evaluation: xr.Dataset) -> list[Section]:
+    def _sections(
+        self, history: xr.Dataset, evaluation: xr.Dataset, *, name: str = EVIL
+    ) -> list[Section]:
         counts = xr.DataArray([3, 2, 1], dims="item")
         return [
-            Section(
-                f"Log {EVIL}", f"First.\n\nSecond {EVIL}", (report.long_tail(counts, title=EVIL),)
-            ),
+            Section(f"Log {name}", f"A.\n\nB {name}", (report.long_tail(counts, title=name),)),
             Section(
                 "Model",
                 figures=(report.learning_curve(history), report.metric_bars(evaluation)),
@@ -278,22 +278,18 @@ class TestPage:
         out = tmp_path / "new" / "page.html"
         sections = self._sections(history, evaluation)
         assert report.write_page(out, title=f"Page {EVIL}", sections=sections) == str(out)
-        page = out.read_text("utf-8")
-        tags = _Tags(page)
+        tags = _Tags(out.read_text("utf-8"))
         links = [
             attrs.get(key) for _, attrs in tags.tags for key in ("src", "href") if key in attrs
         ]
         assert links == ["#section-1", "#section-2"]
-        assert {attrs["id"] for tag, attrs in tags.tags if tag == "section"} == {
-            "section-1",
-            "section-2",
-        }
-        kinds = {tag for tag, _ in tags.tags}
-        assert not kinds & {"img", "link", "iframe", "object", "embed", "base", "form"}
-        # Bokeh's library, the figures as JSON, and the call that draws them
-        assert sum(tag == "script" for tag, _ in tags.tags) == 3
-        assert "<script>alert(1)" not in page
+        kinds = [tag for tag, _ in tags.tags]
+        assert not {"img", "link", "iframe", "object", "embed", "base", "form"} & set(kinds)
         assert not [key for _, attrs in tags.tags for key in attrs if key.startswith("on")]
+        # the same elements as a page with harmless names
+        sections = self._sections(history, evaluation, name="harmless")
+        report.write_page(out, title="Page", sections=sections)
+        assert kinds == [tag for tag, _ in _Tags(out.read_text("utf-8")).tags]
 
     def test_shows_titles_text_and_contents(
         self, tmp_path: Path, history: xr.Dataset, evaluation: xr.Dataset
@@ -304,7 +300,7 @@ class TestPage:
         assert tags.text_of("title") == tags.text_of("h1") == [f"Page {EVIL}"]
         assert tags.text_of("a") == [f"Log {EVIL}", "Model"]
         assert tags.text_of("h2") == ["Contents", f"Log {EVIL}", "Model"]
-        assert tags.text_of("p") == ["First.", f"Second {EVIL}"]
+        assert tags.text_of("p") == ["A.", f"B {EVIL}"]
         assert [a["aria-label"] for tag, a in tags.tags if tag == "figure"] == [
             EVIL,
             "Learning curve",
