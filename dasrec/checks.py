@@ -84,4 +84,4 @@ def seed_of(rng: Rng) -> int:
         return int(rng.integers(2**62))
     if rng is None:
         return int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> 2)
-    return check_count(rng, name="rng", least=0)
+    return check_count(rng, name="rng", least=0, most=2**62)

@@ -99,13 +99,18 @@ def row_faults(frame: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.int8]]
     tests: list[Bools] = [
         frame[USER].isna().to_numpy(),
         frame[ITEM].isna().to_numpy(),
-        ~np.isfinite(frame[VALUE].to_numpy()) if VALUE in frame else np.zeros(len(frame), np.bool_),
+        _bad_values(frame[VALUE]) if VALUE in frame else np.zeros(len(frame), np.bool_),
         _bad_times(frame[TIMESTAMP]) if TIMESTAMP in frame else np.zeros(len(frame), np.bool_),
     ]
     faults = np.full(len(frame), -1, np.int8)
     for number in reversed(range(len(FAULTS))):
         faults[tests[number]] = number
     return faults
+
+
+def _bad_values(values: pd.Series) -> Bools:
+    # stored as float32, where a larger number would be infinite
+    return np.asarray(~(np.abs(values.to_numpy()) <= np.finfo(np.float32).max))
 
 
 def _bad_times(times: pd.Series) -> Bools:

@@ -62,7 +62,7 @@ def evaluate(
     -------
     xarray.Dataset
         One variable a metric: ranking metrics by ``n``, ``rmse`` and ``mae`` without dims.
-        Attributes: ``model``, ``split``, ``n_users`` (evaluated), ``n_test`` and, of a random split, ``seed``.
+        Attributes: ``model``, ``split``, ``n_users`` (evaluated), ``n_test``; ``seed`` if random.
 
     Raises
     ------

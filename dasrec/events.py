@@ -183,9 +183,7 @@ def _expand(paths: str | os.PathLike[str] | Sequence[str]) -> list[str]:
         else:
             matches = [path] if fs.exists(path) else []
         if not matches:
-            msg = (
-                f"{each} is not there; expected a file, a folder with logs, or a glob that matches"
-            )
+            msg = f"{each} is not there; expected a file, a folder with logs, or a matching glob"
             raise InputError(msg)
         found += [fs.unstrip_protocol(name) if "://" in each else name for name in matches]
     for name in found:
@@ -229,14 +227,9 @@ def _plan(
         return _read_row_group, parts, _settle(layout, table, schema.names, found[0])
     if kinds <= set(ARROW_SUFFIXES):
         table = _read_arrow(_Part(found[0]), layout)
-        return (
-            _read_arrow,
-            [_Part(name) for name in found],
-            _settle(layout, table, table.column_names, found[0]),
-        )
-    msg = (
-        f"the files are of several types ({', '.join(sorted(kinds))}); expected one type at a time"
-    )
+        layout = _settle(layout, table, table.column_names, found[0])
+        return _read_arrow, [_Part(name) for name in found], layout
+    msg = f"the files are of several types ({', '.join(sorted(kinds))}); expected one at a time"
     raise InputError(msg)
 
 

@@ -155,6 +155,7 @@ def writing(url: str) -> Iterator[None]:
             errno.EROFS,
             errno.EACCES,
             errno.EFBIG,
+            errno.ENOTDIR,
         ):
             raise
         msg = (

@@ -316,7 +316,9 @@ def interactions_from_scipy(
         A value is not finite, ids do not fit the shape or are not unique, or a place is taken.
     """
     matrix: Any = sparse.csr_array(user_items, dtype=np.float32)
-    matrix.sum_duplicates()
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()  # sum_duplicates would change the caller's arrays
+        matrix.sum_duplicates()
     if not np.isfinite(matrix.data).all():
         msg = "the matrix holds NaN or infinite values; expected finite numbers"
         raise InputError(msg)

@@ -142,7 +142,7 @@ class Listed(_Part):
     """Interactions from a list."""
 
     name: str
-    keys: Longs  # user << 32 | item, ascending
+    keys: Longs  # user << 32 | item, ascending, at least one
 
     def __call__(self, users: Ints, items: Ints, timestamps: Longs | None) -> Bools:
         """Mark them."""
@@ -341,6 +341,9 @@ def split_listed(interactions: Interactions, *, user_ids: Ids, item_ids: Ids, na
     users, items = interactions.user_ids.numbers(user_ids), interactions.item_ids.numbers(item_ids)
     if len(users) != len(items):
         msg = f"{len(users)} users and {len(items)} items were given; expected pairs"
+        raise InputError(msg)
+    if len(users) == 0:
+        msg = "no pairs were given; expected at least one to test on"
         raise InputError(msg)
     keys = np.unique(users.astype(np.int64) << 32 | items)
     return _halves(interactions, f"listed:{name}", Listed(inside=True, name=name, keys=keys))

@@ -6,6 +6,7 @@ state is written to a new group; replacing the pointer, one small file, makes it
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -35,6 +36,7 @@ from dasrec.typing import CsrBlock, Ids, Longs, Side
 POINTER = "current.json"
 CHUNK_CELLS = 2**18
 SHARD_CELLS = 2**22
+_OURS = ("zarr.json", "state-", "scratch-", f".{POINTER}.")
 _CELL_TYPES = {DATA: np.float32, INDICES: np.int32, TIMESTAMPS: np.int64}
 
 
@@ -64,7 +66,7 @@ def read_pointer(url: str, kind: str) -> Pointer:
     place = files.absolute(url)
     try:
         content = files.read_json(files.join(place, POINTER))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         if files.exists(files.join(place, "zarr.json")):
             msg = (
                 f"{url} is unfinished: its writing was cut off; write it again with overwrite=True"
@@ -85,7 +87,11 @@ def read_pointer(url: str, kind: str) -> Pointer:
     if content.get("kind") != kind:
         msg = f"{url} holds {content.get('kind')!r}; expected {kind!r}"
         raise StoreError(msg)
-    return Pointer(place, kind, content["group"], content["created"])
+    group, created = content.get("group"), content.get("created")
+    if not isinstance(group, str) or not isinstance(created, str):
+        msg = f"{url}: {POINTER} is damaged, it names no group; write the store again"
+        raise StoreError(msg)
+    return Pointer(place, kind, group, created)
 
 
 class Draft:
@@ -98,14 +104,26 @@ class Draft:
         if files.exists(files.join(self.url, POINTER)) and not overwrite:
             msg = f"{url} exists already; pass overwrite=True (--overwrite) or choose another place"
             raise InputError(msg)
-        if files.exists(self.url) and not files.exists(files.join(self.url, "zarr.json")):
-            fs, path = files.locate(self.url)
-            if not fs.isdir(path) or fs.ls(path):
-                msg = f"{url} is something else than a store; choose a new place"
-                raise InputError(msg)
-        with files.writing(self.url):
-            self.root = zarr.open_group(self.url, mode="a", zarr_format=3)
-            self.root.create_group(self.group)
+        if not all(name.startswith(_OURS) or name.endswith(".partial") for name in self._names()):
+            # what is not ours would be lost if this were abandoned
+            msg = f"{url} is something else than a store; choose a new place"
+            raise InputError(msg)
+        try:
+            with files.writing(self.url):
+                self.root = zarr.open_group(self.url, mode="a", zarr_format=3)
+                self.root.create_group(self.group)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _names(self) -> list[str]:
+        """List what lies at the place, unless it is a finished store."""
+        fs, path = files.locate(self.url)
+        if not fs.exists(path) or files.exists(files.join(self.url, POINTER)):
+            return []
+        if not fs.isdir(path):
+            return [path]
+        return [each.rstrip("/").rsplit("/", 1)[-1] for each in fs.ls(path, detail=False)]
 
     @property
     def group_url(self) -> str:
@@ -172,14 +190,18 @@ class Draft:
         fs, path = files.locate(self.url)
         for each in fs.ls(path, detail=False):
             name = each.rstrip("/").rsplit("/", 1)[-1]
-            if name.startswith("state-") and name != self.group:
+            if name.startswith(("state-", "scratch-")) and name != self.group:
                 fs.rm(each, recursive=True)
         return pointer
 
     def abandon(self) -> None:
-        """Remove what was written; the state before, if there was one, stays the current one."""
+        """Remove what was written, unless it is current by now; the state before stays readable."""
+        pointer = files.join(self.url, POINTER)
+        with contextlib.suppress(OSError, ValueError):
+            if files.read_json(pointer).get("group") == self.group:
+                return
         files.remove(self.group_url)
-        if not files.exists(files.join(self.url, POINTER)):
+        if not files.exists(pointer):
             files.remove(self.url)
 
 
@@ -198,7 +220,13 @@ def _shape(group_url: str, side: Side) -> tuple[int, int]:
 
 def read_attrs(pointer: Pointer) -> dict[str, Any]:
     """Return what :meth:`Draft.commit` was told."""
-    attrs = zarr.open_group(pointer.group_url, mode="r").attrs["dasrec"]
+    try:
+        attrs = zarr.open_group(pointer.group_url, mode="r").attrs["dasrec"]
+    except (FileNotFoundError, KeyError) as error:
+        msg = (
+            f"{pointer.url} is damaged: it lacks {pointer.group} or its attributes; write it again"
+        )
+        raise StoreError(msg) from error
     if not isinstance(attrs, dict):
         msg = f"{pointer.url}: its attributes are damaged; write it again"
         raise StoreError(msg)

@@ -64,7 +64,10 @@ class CsrBlock(NamedTuple):
         return len(self.indptr) - 1
 
     def to_scipy(self) -> sparse.csr_array[np.float32]:
-        """Return the weights as a SciPy array that shares the memory."""
+        """Return the weights as a SciPy array that shares the memory of data and indices."""
+        # SciPy keeps both index arrays in one type, and would copy the longer one to int64
+        narrow = self.indptr[-1] <= np.iinfo(np.int32).max
+        indptr = self.indptr.astype(np.int32) if narrow else self.indptr
         return sparse.csr_array(
-            (self.data, self.indices, self.indptr), shape=(self.n_rows, self.n_columns)
+            (self.data, self.indices, indptr), shape=(self.n_rows, self.n_columns)
         )

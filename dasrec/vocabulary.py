@@ -89,7 +89,7 @@ def as_ids(ids: Any) -> Ids:
     if array.ndim != 1:
         msg = f"ids have shape {array.shape}; expected one dimension"
         raise InputError(msg)
-    if np.issubdtype(array.dtype, np.integer):
+    if np.can_cast(array.dtype, np.int64, "safe") and array.dtype.kind != "b":
         return array.astype(np.int64, copy=False)
     if array.dtype.kind in "UTO" and all(isinstance(each, str) for each in array.tolist()):
         return array.astype(object)

@@ -6,11 +6,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from dasrec.errors import InputError
+
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 
+_OVERFLOW = "numbers overflow float32; scale the values down, for instance to at most 1000"
 TILE = 512
 """Rows of factors gathered at a time: 512 x 64 float32 is 128 KiB, which stays in the L2 cache."""
 
@@ -129,7 +132,7 @@ def solve_rows(
     Notes
     -----
     Cost: min(n^2 k + n^3 / 3, n k^2 + k^3 / 3) multiply-adds a row of n cells. A system that is not
-    positive definite in float32 gets a tenfold ridge until it is. Hu, Koren and Volinsky,
+    positive definite in float32 gets a tenfold ridge until it is; InputError if numbers overflow. Hu, Koren and Volinsky,
     "Collaborative filtering for implicit feedback datasets", ICDM 2008, doi:10.1109/ICDM.2008.22.
     """
     n_rows, k = indptr.shape[0] - 1, factors.shape[1]
@@ -173,7 +176,7 @@ def solve_rows(
                 np.dot(tile[:m].T, tile[:m], part)
                 normal += part
                 right += np.dot(goal[:m], tile[:m])
-            while not solved:
+            while not solved and level < np.inf:
                 for i in range(k):
                     system[i] = normal[i]
                     system[i, i] += base[i] + level
@@ -183,4 +186,6 @@ def solve_rows(
         loss[row] = _row_loss(
             x, factors, indices[start:stop], weights[start:stop], targets[start:stop]
         )
+        if not (solved and loss[row] < np.inf):
+            raise InputError(_OVERFLOW)
     return solution, loss
