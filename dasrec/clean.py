@@ -114,7 +114,8 @@ def _bad_values(values: pd.Series) -> Bools:
 
 
 def _bad_times(times: pd.Series) -> Bools:
-    return np.asarray(times.isna() | (times < pd.Timestamp(0)))
+    # not-a-time is the least of all integers
+    return np.asarray(times.to_numpy("datetime64[us]").view(np.int64) < 0)
 
 
 def outside(frame: pd.DataFrame, value_range: tuple[float, float] | None) -> Bools:

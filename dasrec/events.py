@@ -362,12 +362,14 @@ def _canonical(frame: pd.DataFrame, *, layout: _Layout, where: str) -> pd.DataFr
         columns[VALUE] = pd.to_numeric(raw, errors="coerce").astype("float64")
     if TIMESTAMP in layout.columns:
         columns[TIMESTAMP] = _times(frame[layout.columns[TIMESTAMP]], layout.unit)
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns, copy=False)
 
 
 def _ids(raw: pd.Series, kind: str, where: str) -> pd.Series:
     if kind == "string":
         return raw.astype("str")
+    if raw.dtype == pd.Int64Dtype():
+        return raw
     try:
         # through Arrow, since pandas makes floats of integers with gaps, and 7 of "007"
         array = pa.array(raw, from_pandas=True)
@@ -387,8 +389,13 @@ def _times(raw: pd.Series, unit: TimeUnit) -> pd.Series:
     if pd.api.types.is_datetime64_any_dtype(raw.dtype):
         utc = raw.dt.tz_convert("UTC").dt.tz_localize(None) if raw.dt.tz is not None else raw
         return utc.astype("datetime64[us]")
-    numbers = pd.to_numeric(raw, errors="coerce")
     per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
+    if raw.dtype == pd.Int64Dtype() and per_second <= 10**6 and not raw.hasnans:
+        whole = raw.to_numpy(np.int64)
+        if len(whole) and np.abs(whole).max() < 2**62 // 10**6 * per_second:
+            micros = whole * (10**6 // per_second)
+            return pd.Series(micros.view("datetime64[us]"), index=raw.index, copy=False)
+    numbers = pd.to_numeric(raw, errors="coerce")
     micros = numbers.astype("float64") * (1e6 / per_second)
     exact = micros.where(micros.abs() < 2.0**62)  # what no calendar holds is as good as unparsable
     times = exact.fillna(0).round().astype("int64").to_numpy().astype("datetime64[us]")

@@ -35,7 +35,7 @@ from dasrec.schema import (
     VALUE,
 )
 from dasrec.typing import Ids, Longs
-from dasrec.vocabulary import Vocabulary, count_ids, merge_counts
+from dasrec.vocabulary import Vocabulary, factorize, merge_counts
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +43,14 @@ logger = logging.getLogger(__name__)
 class _Scan(NamedTuple):
     """What reading one part of the log told."""
 
-    file: str
+    folder: str
     n_rows: int
     faults: Longs  # rows by fault
     n_outside: int
     example: str
-    users: pd.Series
+    timed: bool
+    valued: bool
+    users: pd.Series  # counts by id, in order of the codes in scratch
     items: pd.Series
 
 
@@ -150,30 +152,45 @@ def _write(
     )
 
 
-def _scan(frame: pd.DataFrame, rules: CleanRules, file: str, part: int) -> _Scan:
+def _scan(frame: pd.DataFrame, rules: CleanRules, folder: str, part: int) -> _Scan:
     """Judge the rows of one part, keep the good ones in scratch, and count their ids."""
     faults = row_faults(frame)
     bad = faults >= 0
     beyond = ~bad & outside(frame, rules.value_range)
-    good = frame[~bad & ~beyond].reset_index(drop=True)
-    with files.writing(file):
-        fs, path = files.locate(file)
-        with fs.open(path, "wb") as out:
-            good.to_feather(out, compression="lz4")
+    good = frame if not (bad | beyond).any() else frame[~(bad | beyond)]
+    columns, users, items = _numbered(good)
+    files.make_folder(folder)
+    with files.writing(folder):
+        for name, values in columns.items():
+            files.write_column(files.join(folder, name), values)
     example = ""
     if bad.any():
         first = int(np.argmax(bad))
         example = f"row {first + 1} of part {part + 1}: {frame.iloc[first].to_dict()}"
     counts = np.bincount(faults[bad], minlength=len(FAULTS))
     return _Scan(
-        file,
+        folder,
         len(frame),
         counts,
         int(beyond.sum()),
         example,
-        count_ids(good[USER]),
-        count_ids(good[ITEM]),
+        TIMESTAMP in columns,
+        VALUE in columns,
+        users,
+        items,
     )
+
+
+def _numbered(frame: pd.DataFrame) -> tuple[dict[str, NDArray[Any]], pd.Series, pd.Series]:
+    """Return the columns with ids as codes of this part alone, and each side's counts by id."""
+    columns: dict[str, NDArray[Any]] = {}
+    columns[USER], users = factorize(frame[USER])
+    columns[ITEM], items = factorize(frame[ITEM])
+    if VALUE in frame:
+        columns[VALUE] = frame[VALUE].to_numpy(np.float32)
+    if TIMESTAMP in frame:
+        columns[TIMESTAMP] = frame[TIMESTAMP].to_numpy("datetime64[us]").view(np.int64)
+    return columns, users, items
 
 
 def _judge(scans: Sequence[_Scan], events: Events) -> list[AuditStep]:
@@ -228,9 +245,7 @@ def _sort_by_user(
     """Encode every part, bucket its rows by user, then sort and dedupe each bucket."""
     cuts = cut_rows(indptr_of(user_counts), memory.block_cells(int(user_counts.sum())))
     shared = blocks.share((users, items, cuts))
-    arguments = [
-        (scan.file, shared, files.join(scratch, f"map-{i}")) for i, scan in enumerate(scans)
-    ]
+    arguments = [(scan, shared, files.join(scratch, f"map-{i}")) for i, scan in enumerate(scans)]
     pieces = blocks.run(_encode, arguments, name="ingest-map")
     spans = [
         (pieces, b, int(cuts[b]), int(cuts[b + 1]), len(items), rules.dedupe, scratch)
@@ -239,22 +254,21 @@ def _sort_by_user(
     return blocks.run(_reduce, spans, name="ingest-reduce")
 
 
-def _encode(file: str, shared: tuple[Vocabulary, Vocabulary, Longs], folder: str) -> blocks.Pieces:
-    """Turn ids into numbers and bucket the rows by user."""
+def _encode(
+    scan: _Scan, shared: tuple[Vocabulary, Vocabulary, Longs], folder: str
+) -> blocks.Pieces:
+    """Turn the codes of one part into numbers and bucket the rows by user."""
     users, items, cuts = shared
-    fs, path = files.locate(file)
-    with fs.open(path, "rb") as source:
-        frame = pd.read_feather(source)
+    names = [USER, ITEM] + [VALUE] * scan.valued + [TIMESTAMP] * scan.timed
     columns: dict[str, NDArray[Any]] = {
-        USER: users.find(frame[USER].to_numpy(users.ids.dtype)),
-        ITEM: items.find(frame[ITEM].to_numpy(items.ids.dtype)),
+        name: files.read_column(files.join(scan.folder, name), CELL_TYPES[name]) for name in names
     }
-    if VALUE in frame:
-        columns[VALUE] = frame[VALUE].to_numpy(np.float32)
-    if TIMESTAMP in frame:
-        columns[TIMESTAMP] = frame[TIMESTAMP].to_numpy("datetime64[us]").astype(np.int64)
-    buckets = (np.searchsorted(cuts, columns[USER], side="right") - 1).astype(np.int32)
-    files.remove(file)
+    numbers = users.find(scan.users.index)
+    bucket_of = (np.searchsorted(cuts, numbers, side="right") - 1).astype(np.int32)
+    buckets = bucket_of[columns[USER]]
+    columns[USER] = numbers[columns[USER]]
+    columns[ITEM] = items.find(scan.items.index)[columns[ITEM]]
+    files.remove(scan.folder)
     return blocks.write_pieces(folder, buckets, len(cuts) - 1, columns)
 
 
@@ -270,7 +284,8 @@ def _reduce(
     """Sort one bucket of users by (user, item, time) and keep one cell of each user and item."""
     found = blocks.read_pieces(pieces, bucket, CELL_TYPES)
     n_before = len(found[USER])
-    order = sort_cells(found[USER], found[ITEM], found.get(TIMESTAMP))
+    rows = found[USER] - np.int32(first)
+    order = sort_cells(rows, found[ITEM], found.get(TIMESTAMP), shape=(stop - first, n_items))
     found = {name: values[order] for name, values in found.items()}
     starts = run_starts(found[USER], found[ITEM])
     if dedupe == "error" and len(starts) < n_before:

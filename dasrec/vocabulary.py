@@ -113,9 +113,18 @@ def content_hash(ids: Ids) -> str:
     return digest.hexdigest()
 
 
-def count_ids(column: pd.Series) -> pd.Series:
-    """Return how often each id occurs in a column without gaps: int64 counts, indexed by id."""
-    return column.value_counts(sort=False).astype("int64")
+def factorize(column: pd.Series) -> tuple[Ints, pd.Series]:
+    """Number the ids of a column without gaps by first appearance.
+
+    Returns
+    -------
+    codes : int32, shape (n,)
+    counts : int64 Series indexed by id: how often each occurs, in order of its code
+    """
+    values = column.to_numpy(np.int64) if column.dtype == pd.Int64Dtype() else column
+    codes, ids = pd.factorize(values)
+    counts = np.bincount(codes, minlength=len(ids))
+    return codes.astype(np.int32), pd.Series(counts, index=ids, copy=False)
 
 
 def merge_counts(parts: Sequence[pd.Series], what: str) -> tuple[Vocabulary, Longs]:

@@ -36,11 +36,36 @@ def counting_sort(keys: Ints, n_keys: int) -> tuple[Longs, Longs]:
     return order, offsets
 
 
-def sort_cells(rows: Ints, columns: Ints, timestamps: Longs | None) -> Longs:
-    """Return the stable order by (row, column, timestamp); equal ones stay as they arrived."""
-    if timestamps is None:
-        return np.lexsort((columns, rows))
-    return np.lexsort((timestamps, columns, rows))
+@njit(cache=True, nogil=True)
+def _sort_runs(order: Longs, rows: Ints, columns: Ints, timestamps: Longs) -> None:
+    """Sort each run of one (row, column) by time, in place and stably; runs are short."""
+    for i in range(1, order.shape[0]):
+        cell, j = order[i], i - 1
+        while (
+            j >= 0
+            and timestamps[order[j]] > timestamps[cell]
+            and rows[order[j]] == rows[cell]
+            and columns[order[j]] == columns[cell]
+        ):
+            order[j + 1] = order[j]
+            j -= 1
+        order[j + 1] = cell
+
+
+def sort_cells(
+    rows: Ints, columns: Ints, timestamps: Longs | None, *, shape: tuple[int, int]
+) -> Longs:
+    """Return the stable order by (row, column, timestamp); equal ones stay as they arrived.
+
+    Rows lie in 0..shape[0]-1 and columns in 0..shape[1]-1. Two counting sorts: linear time, but for
+    runs of duplicates that come with falling timestamps.
+    """
+    by_column, _ = counting_sort(columns, shape[1])
+    by_row, _ = counting_sort(rows[by_column], shape[0])
+    order = by_column[by_row]
+    if timestamps is not None:
+        _sort_runs(order, rows, columns, timestamps)
+    return order
 
 
 def collapse(starts: Longs, values: Floats, policy: str) -> Floats:
