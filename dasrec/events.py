@@ -393,13 +393,13 @@ def _times(raw: pd.Series, unit: TimeUnit) -> pd.Series:
     if raw.dtype == pd.Int64Dtype() and per_second <= 10**6 and not raw.hasnans:
         whole = raw.to_numpy(np.int64)
         if len(whole) and np.abs(whole).max() < 2**62 // 10**6 * per_second:
-            micros = whole * (10**6 // per_second)
-            return pd.Series(micros.view("datetime64[us]"), index=raw.index, copy=False)
+            exact = (whole * (10**6 // per_second)).view("datetime64[us]")
+            return pd.Series(exact, index=raw.index, copy=False)
     numbers = pd.to_numeric(raw, errors="coerce")
     micros = numbers.astype("float64") * (1e6 / per_second)
-    exact = micros.where(micros.abs() < 2.0**62)  # what no calendar holds is as good as unparsable
-    times = exact.fillna(0).round().astype("int64").to_numpy().astype("datetime64[us]")
-    times[exact.isna()] = np.datetime64("NaT", "us")
+    known = micros.where(micros.abs() < 2.0**62)  # what no calendar holds is as good as unparsable
+    times = known.fillna(0).round().astype("int64").to_numpy().astype("datetime64[us]")
+    times[known.isna()] = np.datetime64("NaT", "us")
     texts = (numbers.isna() & raw.notna()).to_numpy()
     if texts.any():  # told row by row, so that it does not matter how a log is cut
         parsed = pd.to_datetime(raw[texts], errors="coerce", utc=True, format="ISO8601")

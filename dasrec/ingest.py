@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,7 +35,15 @@ from dasrec.schema import (
     VALUE,
 )
 from dasrec.typing import Ids, Longs
-from dasrec.vocabulary import Vocabulary, factorize, merge_counts
+from dasrec.vocabulary import (
+    IdFiles,
+    IdHash,
+    MergedIds,
+    Vocabulary,
+    factorize,
+    merge_ids,
+    save_ids,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +58,8 @@ class _Scan(NamedTuple):
     example: str
     timed: bool
     valued: bool
-    users: pd.Series  # counts by id, in order of the codes in scratch
-    items: pd.Series
+    users: IdFiles  # codes in scratch are places in these
+    items: IdFiles
 
 
 def write_interactions(
@@ -104,52 +112,61 @@ def _ingest(events: Events, draft: store.Draft, scratch: str) -> None:
     ]
     scans = blocks.run(_scan, arguments, name="ingest-scan")
     audit = _judge(scans, events)
-    users, user_counts = merge_counts([scan.users for scan in scans], "user")
-    items, _ = merge_counts([scan.items for scan in scans], "item")
-    _check_sides(users, items)
-    found = _sort_by_user(scans, users, items, user_counts, events.rules, scratch)
-    n_before = sum(scan.users.sum() for scan in scans)
-    n_cells = sum(block.n_cells for block in found)
-    audit.append(AuditStep("duplicates", int(n_before), n_cells, f"dedupe={events.rules.dedupe!r}"))
+    users = merge_ids([scan.users for scan in scans], scratch=scratch, what="user")
+    items = merge_ids([scan.items for scan in scans], scratch=scratch, what="item")
+    _check_sides(len(users.counts), len(items.counts))
     rules = events.rules
+    found = _sort_by_user(scans, users, items, rules, scratch)
+    n_before, n_cells = int(users.counts.sum()), sum(block.n_cells for block in found)
+    audit.append(AuditStep("duplicates", n_before, n_cells, f"dedupe={rules.dedupe!r}"))
     keep_users, keep_items, found = cells.core(
         found, min_user=rules.min_user, min_item=rules.min_item, scratch=scratch
     )
-    users, items = users.take(keep_users), items.take(keep_items)
     n_core = sum(block.n_cells for block in found)
     why = f"min_user={rules.min_user}, min_item={rules.min_item}"
     audit.append(AuditStep("core", n_cells, n_core, why))
-    _check_sides(users, items)
-    _write(draft, found, users, items, audit=audit, scratch=scratch)
-    logger.info("wrote %s interactions of %s users to %s", n_core, len(users), draft.url)
+    _check_sides(int(keep_users.sum()), int(keep_items.sum()))
+    ids = {USER_IDS: users.pieces(keep_users), ITEM_IDS: items.pieces(keep_items)}
+    _write(draft, found, ids, audit=audit, scratch=scratch)
+    logger.info("wrote %s interactions to %s", n_core, draft.url)
 
 
 def _write(
     draft: store.Draft,
     found: Sequence[CellBlock],
-    users: Vocabulary,
-    items: Vocabulary,
+    ids: Mapping[str, Iterable[Ids]],
     *,
     audit: Sequence[AuditStep],
     scratch: str,
 ) -> None:
     """Write both orientations and the vocabularies, then make them the current state."""
-    turned = cells.transpose(found, len(users), scratch=scratch)
-    cells.write_matrix(draft, USER_ITEMS, found, n_columns=len(items))
-    cells.write_matrix(draft, ITEM_USERS, turned, n_columns=len(users))
-    draft.write_ids(USER_IDS, users.ids)
-    draft.write_ids(ITEM_IDS, items.ids)
+    n_users = sum(len(block.row_counts) for block in found)
+    n_items = len(found[0].column_counts)
+    turned = cells.transpose(found, n_users, scratch=scratch)
+    cells.write_matrix(draft, USER_ITEMS, found, n_columns=n_items)
+    cells.write_matrix(draft, ITEM_USERS, turned, n_columns=n_users)
     draft.commit(
         {
-            "n_users": len(users),
-            "n_items": len(items),
+            "n_users": n_users,
+            "n_items": n_items,
             "n_stored": sum(block.n_cells for block in found),
             "has_timestamps": found[0].timed,
-            "user_hash": users.hash,
-            "item_hash": items.hash,
+            "user_hash": _write_ids(draft, USER_IDS, n_users, ids[USER_IDS]),
+            "item_hash": _write_ids(draft, ITEM_IDS, n_items, ids[ITEM_IDS]),
             "audit": [list(step) for step in audit],
         }
     )
+
+
+def _write_ids(draft: store.Draft, name: str, n: int, pieces: Iterable[Ids]) -> str:
+    """Write a vocabulary piece by piece and return its hash."""
+    digest, start, kind = IdHash(), 0, ""
+    for ids in pieces:
+        kind = "int64" if ids.dtype == np.int64 else "str"
+        draft.write_ids(name, ids, start=start, n=n)
+        digest.update(ids)
+        start += len(ids)
+    return digest.hexdigest(kind=kind)
 
 
 def _scan(frame: pd.DataFrame, rules: CleanRules, folder: str, part: int) -> _Scan:
@@ -158,11 +175,12 @@ def _scan(frame: pd.DataFrame, rules: CleanRules, folder: str, part: int) -> _Sc
     bad = faults >= 0
     beyond = ~bad & outside(frame, rules.value_range)
     good = frame if not (bad | beyond).any() else frame[~(bad | beyond)]
-    columns, users, items = _numbered(good)
+    columns, ids = _numbered(good)
     files.make_folder(folder)
     with files.writing(folder):
         for name, values in columns.items():
             files.write_column(files.join(folder, name), values)
+    saved = {side: save_ids(files.join(folder, f"{side}-ids"), *ids[side]) for side in (USER, ITEM)}
     example = ""
     if bad.any():
         first = int(np.argmax(bad))
@@ -176,21 +194,25 @@ def _scan(frame: pd.DataFrame, rules: CleanRules, folder: str, part: int) -> _Sc
         example,
         TIMESTAMP in columns,
         VALUE in columns,
-        users,
-        items,
+        saved[USER],
+        saved[ITEM],
     )
 
 
-def _numbered(frame: pd.DataFrame) -> tuple[dict[str, NDArray[Any]], pd.Series, pd.Series]:
-    """Return the columns with ids as codes of this part alone, and each side's counts by id."""
+def _numbered(
+    frame: pd.DataFrame,
+) -> tuple[dict[str, NDArray[Any]], dict[str, tuple[pd.Series, Longs]]]:
+    """Return the columns with ids as codes of this part alone, and each side's ids and counts."""
     columns: dict[str, NDArray[Any]] = {}
-    columns[USER], users = factorize(frame[USER])
-    columns[ITEM], items = factorize(frame[ITEM])
+    ids = {}
+    for side in (USER, ITEM):
+        columns[side], distinct, counts = factorize(frame[side])
+        ids[side] = (distinct, counts)
     if VALUE in frame:
         columns[VALUE] = frame[VALUE].to_numpy(np.float32)
     if TIMESTAMP in frame:
         columns[TIMESTAMP] = frame[TIMESTAMP].to_numpy("datetime64[us]").view(np.int64)
-    return columns, users, items
+    return columns, ids
 
 
 def _judge(scans: Sequence[_Scan], events: Events) -> list[AuditStep]:
@@ -223,11 +245,11 @@ def _judge(scans: Sequence[_Scan], events: Events) -> list[AuditStep]:
     return audit
 
 
-def _check_sides(users: Vocabulary, items: Vocabulary) -> None:
-    for side in (users, items):
-        if len(side) < 2:
+def _check_sides(n_users: int, n_items: int) -> None:
+    for n, what in ((n_users, USER), (n_items, ITEM)):
+        if n < 2:
             msg = (
-                f"there {'is one' if len(side) else 'is no'} {side.what} left after cleaning; "
+                f"there {'is one' if n else 'is no'} {what} left after cleaning; "
                 "expected at least two users and two items, else there is nothing to learn. "
                 "Check the column names, or loosen min_user and min_item"
             )
@@ -236,26 +258,25 @@ def _check_sides(users: Vocabulary, items: Vocabulary) -> None:
 
 def _sort_by_user(
     scans: Sequence[_Scan],
-    users: Vocabulary,
-    items: Vocabulary,
-    user_counts: Longs,
+    users: MergedIds,
+    items: MergedIds,
     rules: CleanRules,
     scratch: str,
 ) -> list[CellBlock]:
     """Encode every part, bucket its rows by user, then sort and dedupe each bucket."""
-    cuts = cut_rows(indptr_of(user_counts), memory.block_cells(int(user_counts.sum())))
-    shared = blocks.share((users, items, cuts))
-    arguments = [(scan, shared, files.join(scratch, f"map-{i}")) for i, scan in enumerate(scans)]
+    cuts = cut_rows(indptr_of(users.counts), memory.block_cells(int(users.counts.sum())))
+    shared = blocks.share((users.light(), items.light(), cuts))
+    arguments = [(scan, i, shared, files.join(scratch, f"map-{i}")) for i, scan in enumerate(scans)]
     pieces = blocks.run(_encode, arguments, name="ingest-map")
     spans = [
-        (pieces, b, int(cuts[b]), int(cuts[b + 1]), len(items), rules.dedupe, scratch)
+        (pieces, b, int(cuts[b]), int(cuts[b + 1]), len(items.counts), rules.dedupe, scratch)
         for b in range(len(cuts) - 1)
     ]
     return blocks.run(_reduce, spans, name="ingest-reduce")
 
 
 def _encode(
-    scan: _Scan, shared: tuple[Vocabulary, Vocabulary, Longs], folder: str
+    scan: _Scan, part: int, shared: tuple[MergedIds, MergedIds, Longs], folder: str
 ) -> blocks.Pieces:
     """Turn the codes of one part into numbers and bucket the rows by user."""
     users, items, cuts = shared
@@ -263,11 +284,11 @@ def _encode(
     columns: dict[str, NDArray[Any]] = {
         name: files.read_column(files.join(scan.folder, name), CELL_TYPES[name]) for name in names
     }
-    numbers = users.find(scan.users.index)
+    numbers = users.numbers(part)
     bucket_of = (np.searchsorted(cuts, numbers, side="right") - 1).astype(np.int32)
     buckets = bucket_of[columns[USER]]
     columns[USER] = numbers[columns[USER]]
-    columns[ITEM] = items.find(scan.items.index)[columns[ITEM]]
+    columns[ITEM] = items.numbers(part)[columns[ITEM]]
     files.remove(scan.folder)
     return blocks.write_pieces(folder, buckets, len(cuts) - 1, columns)
 
@@ -339,7 +360,7 @@ def interactions_from_scipy(
         raise InputError(msg)
     users = _given_ids(user_ids, matrix.shape[0], "user")
     items = _given_ids(item_ids, matrix.shape[1], "item")
-    _check_sides(users, items)
+    _check_sides(len(users), len(items))
     columns = {
         USER: rows_of(matrix.indptr.astype(np.int64)),
         ITEM: matrix.indices.astype(np.int32),
@@ -356,7 +377,8 @@ def interactions_from_scipy(
                 span=(0, len(users)),
                 n_columns=len(items),
             )
-            _write(draft, [found], users, items, audit=audit, scratch=scratch)
+            ids = {USER_IDS: [users.ids], ITEM_IDS: [items.ids]}
+            _write(draft, [found], ids, audit=audit, scratch=scratch)
     except BaseException:
         draft.abandon()
         raise

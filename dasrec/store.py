@@ -158,16 +158,26 @@ class Draft:
             with files.writing(self.url):
                 group.create_array(name, data=values, chunks=(min(CHUNK_CELLS, len(values)),))
 
-    def write_ids(self, name: str, ids: Ids) -> None:
-        """Write a vocabulary, in the encoding that anndata documents for such arrays."""
+    def write_ids(self, name: str, ids: Ids, *, start: int, n: int) -> None:
+        """Write ids ``start:start + len(ids)`` of a vocabulary of ``n``, from the first on.
+
+        In the encoding that anndata documents for plain and string arrays.
+        """
         whole = ids.dtype == np.int64
-        values = ids if whole else ids.astype(np.dtypes.StringDType())
         with files.writing(self.url):
-            array = self.root.create_array(
-                f"{self.group}/{name}", data=values, chunks=(min(CHUNK_CELLS, max(1, len(values))),)
-            )
-        kind = "array" if whole else "string-array"
-        array.attrs.update({"encoding-type": kind, "encoding-version": "0.2.0"})
+            if start == 0:
+                array = self.root.create_array(
+                    f"{self.group}/{name}",
+                    shape=(n,),
+                    dtype=np.int64 if whole else np.dtypes.StringDType(),
+                    chunks=(min(CHUNK_CELLS, max(1, n)),),
+                    overwrite=True,
+                )
+                kind = "array" if whole else "string-array"
+                array.attrs.update({"encoding-type": kind, "encoding-version": "0.2.0"})
+            array = zarr.open_array(files.join(self.group_url, name), mode="r+")
+            values = ids if whole else ids.astype(np.dtypes.StringDType())
+            array[start : start + len(ids)] = values
 
     def write_dataset(self, dataset: xr.Dataset) -> None:
         """Write dense labelled arrays."""

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from dasrec import blocks, files
 from dasrec.errors import InputError
 from dasrec.typing import Bools, Ids, Ints, Longs
+
+ID_ROWS = 2**16
+"""Ids in a scratch file: what a range read takes at a time."""
+
+MERGE_ROWS = 2**22
+"""Entries that one merging task holds; an id counts once for each part that has it."""
 
 
 class Vocabulary:
@@ -99,42 +107,180 @@ def as_ids(ids: Any) -> Ids:
     raise InputError(msg)
 
 
-def content_hash(ids: Ids) -> str:
-    """Hash ids in order: BLAKE2b over their kind and bytes; docs/format.md has the details."""
-    digest = hashlib.blake2b(digest_size=16)
-    if ids.dtype == np.int64:
-        digest.update(b"int64")
-        digest.update(ids.astype("<i8").tobytes())
-    else:
-        digest.update(b"str")
+class IdHash:
+    """Content hash of ids in order, fed in pieces: BLAKE2b, as docs/format.md states."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.blake2b(digest_size=16)
+
+    def update(self, ids: Ids) -> None:
+        """Feed the next ids; how they are cut into pieces does not matter."""
+        if ids.dtype == np.int64:
+            self._digest.update(ids.astype("<i8").tobytes())
+            return
         encoded = [each.encode() for each in ids.tolist()]
-        digest.update(np.array([len(each) for each in encoded], "<i8").tobytes())
-        digest.update(b"".join(encoded))
-    return digest.hexdigest()
+        self._digest.update(b"".join(len(each).to_bytes(8, "little") + each for each in encoded))
+
+    def hexdigest(self, *, kind: str) -> str:
+        """Return the hash of what was fed; ``kind`` is int64 or str, for no ids at all too."""
+        digest = self._digest.copy()
+        digest.update(kind.encode())
+        return digest.hexdigest()
 
 
-def factorize(column: pd.Series) -> tuple[Ints, pd.Series]:
-    """Number the ids of a column without gaps by first appearance.
+def content_hash(ids: Ids) -> str:
+    """Hash ids in order; equal vocabularies give equal hashes."""
+    digest = IdHash()
+    digest.update(ids)
+    return digest.hexdigest(kind="int64" if ids.dtype == np.int64 else "str")
+
+
+class IdFiles(NamedTuple):
+    """The distinct ids of one part of a log, ascending, with their counts, in equal files."""
+
+    folder: str
+    firsts: list[Any]  # the first id of each file
+    n: int
+
+
+class IdRange(NamedTuple):
+    """The distinct ids of all parts within a range, and what number each part's ids have."""
+
+    folder: str
+    base: int  # the number of the first id
+    offsets: Longs  # where each part's ranks begin in the file of ranks
+
+
+class MergedIds(NamedTuple):
+    """A vocabulary on disk, numbered in ascending order of ids."""
+
+    ranges: list[IdRange]
+    counts: Longs  # how often each id occurs
+
+    def numbers(self, part: int) -> Ints:
+        """Return the numbers of one part's distinct ids, in their order."""
+        pieces = [
+            files.read_column(
+                files.join(each.folder, "ranks"),
+                np.int32,
+                each.offsets[part],
+                each.offsets[part + 1],
+            )
+            + np.int32(each.base)
+            for each in self.ranges
+        ]
+        return np.concatenate(pieces)
+
+    def light(self) -> MergedIds:
+        """Return the same without counts, small enough to travel with tasks."""
+        return self._replace(counts=np.empty(0, np.int64))
+
+    def pieces(self, keep: Bools) -> Iterator[Ids]:
+        """Yield the ids that ``keep`` marks, in order, a range at a time."""
+        for each in self.ranges:
+            ids = _to_ids(_load(files.join(each.folder, "ids"))["ids"])
+            yield ids[keep[each.base : each.base + len(ids)]]
+
+
+def factorize(column: pd.Series) -> tuple[Ints, pd.Series, Longs]:
+    """Number the ids of a column without gaps in ascending order, strings by code point.
 
     Returns
     -------
     codes : int32, shape (n,)
-    counts : int64 Series indexed by id: how often each occurs, in order of its code
+    ids : Series of the distinct ids, ascending
+    counts : int64, how often each occurs
     """
     values = column.to_numpy(np.int64) if column.dtype == pd.Int64Dtype() else column
-    codes, ids = pd.factorize(values)
-    counts = np.bincount(codes, minlength=len(ids))
-    return codes.astype(np.int32), pd.Series(counts, index=ids, copy=False)
-
-
-def merge_counts(parts: Sequence[pd.Series], what: str) -> tuple[Vocabulary, Longs]:
-    """Merge counts of ids into a vocabulary in sorted order, and each id's total count.
-
-    Integers sort by value, strings by code point, so the numbers do not depend on how a log is cut.
-    """
-    counts = pd.concat(parts).groupby(level=0, sort=True).sum()
-    ids = counts.index
-    raw = (
-        ids.to_numpy(np.int64) if pd.api.types.is_integer_dtype(ids.dtype) else ids.to_numpy(object)
+    codes, ids = pd.factorize(values, sort=True)
+    return (
+        codes.astype(np.int32),
+        pd.Series(ids, copy=False),
+        np.bincount(codes, minlength=len(ids)),
     )
-    return Vocabulary(raw, what), counts.to_numpy(np.int64)
+
+
+def save_ids(folder: str, ids: pd.Series, counts: Longs) -> IdFiles:
+    """Write the distinct ids of one part, so that ranges of them can be read."""
+    files.make_folder(folder)
+    firsts = []
+    for number, start in enumerate(range(0, len(ids), ID_ROWS)):
+        rows = slice(start, start + ID_ROWS)
+        _save(files.join(folder, str(number)), ids.iloc[rows], counts[rows])
+        firsts.append(ids.iloc[start])
+    return IdFiles(folder, firsts, len(ids))
+
+
+def merge_ids(parts: Sequence[IdFiles], *, scratch: str, what: str) -> MergedIds:
+    """Merge the ids of all parts into one numbering that does not depend on how a log is cut.
+
+    Ids are cut into ranges, one task each, so the vocabulary may be larger than memory; only the
+    counts, 8 bytes an id, come back to the caller.
+    """
+    edges = _edges(parts)
+    arguments = [
+        (parts, edges[r], edges[r + 1], files.join(scratch, f"{what}-{r}"))
+        for r in range(len(edges) - 1)
+    ]
+    merged = blocks.run(_merge_range, arguments, name="ingest-vocabulary")
+    ranges, base = [], 0
+    for (_, _, _, folder), (counts, offsets) in zip(arguments, merged, strict=True):
+        ranges.append(IdRange(folder, base, offsets))
+        base += len(counts)
+    if base > np.iinfo(np.int32).max:
+        msg = f"there are {base:,} {what} ids; at most {np.iinfo(np.int32).max:,} can be numbered"
+        raise InputError(msg)
+    return MergedIds(ranges, np.concatenate([counts for counts, _ in merged]))
+
+
+def _edges(parts: Sequence[IdFiles]) -> list[Any]:
+    """Cut all ids into ranges of about MERGE_ROWS entries; None is open at either end."""
+    firsts = sorted(first for part in parts for first in part.firsts)
+    step = max(1, MERGE_ROWS // ID_ROWS)
+    inner = sorted(set(firsts[step::step]))
+    return [None, *inner, None]
+
+
+def _merge_range(parts: Sequence[IdFiles], low: Any, high: Any, folder: str) -> tuple[Longs, Longs]:
+    """Merge the ids in [low, high): counts of each id, and where each part's ranks begin."""
+    found = [_read_range(part, low, high) for part in parts]
+    offsets = np.concatenate(([0], np.cumsum([len(each) for each in found])))
+    whole = pd.concat(found, ignore_index=True)
+    codes, ids = pd.factorize(whole["ids"], sort=True)
+    counts = np.bincount(codes, weights=whole["counts"], minlength=len(ids)).astype(np.int64)
+    files.make_folder(folder)
+    _save(files.join(folder, "ids"), pd.Series(ids, copy=False), counts)
+    with files.writing(folder):
+        files.write_column(files.join(folder, "ranks"), codes.astype(np.int32))
+    return counts, offsets
+
+
+def _read_range(part: IdFiles, low: Any, high: Any) -> pd.DataFrame:
+    first = 0 if low is None else max(0, bisect.bisect_right(part.firsts, low) - 1)
+    stop = len(part.firsts) if high is None else bisect.bisect_left(part.firsts, high)
+    names = [files.join(part.folder, str(number)) for number in range(first, max(stop, first + 1))]
+    frame = pd.concat([_load(name) for name in names], ignore_index=True)
+    keep = np.ones(len(frame), np.bool_)
+    if low is not None:
+        keep &= (frame["ids"] >= low).to_numpy(np.bool_)
+    if high is not None:
+        keep &= (frame["ids"] < high).to_numpy(np.bool_)
+    return frame[keep]
+
+
+def _save(path: str, ids: pd.Series, counts: Longs) -> None:
+    fs, inside = files.locate(path)
+    frame = pd.DataFrame({"ids": ids.reset_index(drop=True), "counts": counts}, copy=False)
+    with files.writing(path), fs.open(inside, "wb") as out:
+        frame.to_feather(out, compression="lz4")
+
+
+def _load(path: str) -> pd.DataFrame:
+    fs, inside = files.locate(path)
+    with fs.open(inside, "rb") as source:
+        return pd.read_feather(source)
+
+
+def _to_ids(column: pd.Series) -> Ids:
+    whole = pd.api.types.is_integer_dtype(column.dtype)
+    return column.to_numpy(np.int64) if whole else column.to_numpy(object)

@@ -132,8 +132,8 @@ def solve_rows(
     Notes
     -----
     Cost: min(n^2 k + n^3 / 3, n k^2 + k^3 / 3) multiply-adds a row of n cells. A system that is not
-    positive definite in float32 gets a tenfold ridge until it is; InputError if numbers overflow. Hu, Koren and Volinsky,
-    "Collaborative filtering for implicit feedback datasets", ICDM 2008, doi:10.1109/ICDM.2008.22.
+    positive definite in float32 gets a tenfold ridge until it is; InputError if numbers overflow.
+    Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback datasets", ICDM 2008, doi:10.1109/ICDM.2008.22.
     """
     n_rows, k = indptr.shape[0] - 1, factors.shape[1]
     solution = np.zeros((n_rows, k), np.float32)
