@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,26 +9,18 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import dask.dataframe as dd
-import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
-import pyarrow.feather as pa_feather
-import pyarrow.parquet as pq
-from fsspec.utils import infer_compression, read_block
 
-from dasrec import files, memory
+from dasrec import memory
 from dasrec.checks import check_choice, check_columns
 from dasrec.errors import InputError
+from dasrec.readers import Part, find_files, open_log
 from dasrec.schema import ITEM, TIMESTAMP, USER, VALUE
 from dasrec.typing import BadRows, Dedupe, IdKind, TimeUnit
 
-TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".inter", ".data")
-PARQUET_SUFFIXES = (".parquet", ".pq")
-ARROW_SUFFIXES = (".arrow", ".feather")
-_SEPARATORS = "\t,;|"
 _PLAIN_INTEGER = r"^(0|-?[1-9]\d{0,18})$"
 _ID_DTYPES = {"int64": "Int64", "string": "str"}
 
@@ -71,22 +62,12 @@ class Events:
         return TIMESTAMP in self.frame.columns
 
 
-class _Part(NamedTuple):
-    """What one task reads: bytes of a text file, a row group, or a whole file."""
-
-    path: str
-    start: int = 0
-    stop: int | None = None
-
-
 class _Layout(NamedTuple):
     """How the raw columns become canonical ones."""
 
     columns: dict[str, str]  # canonical name -> name in the log
     kinds: dict[str, str]  # user, item -> int64 or string
     unit: TimeUnit
-    separator: str = ","
-    header: tuple[str, ...] = ()
 
 
 def read_events(
@@ -105,7 +86,7 @@ def read_events(
     ----------
     paths : path, fsspec URL, glob, folder or list of them; or a pandas or Dask DataFrame
         Delimited text with a header (``.csv``, ``.tsv``, ``.txt``, ``.dat``; separator found in the
-        header; compressed too), Parquet, or Arrow/Feather.
+        header; compressed too), JSON lines, Parquet, or Arrow/Feather.
     user, item, value, timestamp : names of columns
         Without ``value`` every event weighs 1. Numeric timestamps count ``timestamp_unit`` since
         1970-01-01 UTC; others are parsed as ISO 8601.
@@ -137,10 +118,11 @@ def read_events(
     columns = {canonical: name for canonical, name in given.items() if name is not None}
     if isinstance(paths, (pd.DataFrame, dd.DataFrame)):
         return _from_frame(paths, _Layout(columns, _kinds(ids), timestamp_unit))
-    found = _expand(paths)
-    reader, parts, layout = _plan(found, _Layout(columns, _kinds(ids), timestamp_unit))
+    found = find_files(paths)
+    log = open_log(found, list(columns.values()))
+    layout = _settle(_Layout(columns, _kinds(ids), timestamp_unit), log.first)
     frame = dd.from_map(
-        partial(_read_part, reader, layout), parts, meta=_meta(layout), label="read-events"
+        partial(_read_part, log.read, layout), log.parts, meta=_meta(layout), label="read-events"
     )
     source = found[0] if len(found) == 1 else f"{found[0]} and {len(found) - 1} more"
     return Events(frame, source)
@@ -169,73 +151,8 @@ def _from_frame(frame: pd.DataFrame | dd.DataFrame, layout: _Layout) -> Events:
     return Events(lazy.map_partitions(canonical, meta=_meta(layout)), where)
 
 
-def _expand(paths: str | os.PathLike[str] | Sequence[str]) -> list[str]:
-    """Turn paths, globs and folders into a sorted list of files."""
-    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    suffixes = TEXT_SUFFIXES + PARQUET_SUFFIXES + ARROW_SUFFIXES
-    found: list[str] = []
-    for each in [os.fspath(path) for path in given]:
-        fs, path = files.locate(each)
-        if "*" in path or "?" in path:
-            matches = sorted(fs.glob(path))
-        elif fs.isdir(path):
-            matches = sorted(name for name in fs.find(path) if _suffix(name) in suffixes)
-        else:
-            matches = [path] if fs.exists(path) else []
-        if not matches:
-            msg = f"{each} is not there; expected a file, a folder with logs, or a matching glob"
-            raise InputError(msg)
-        found += [fs.unstrip_protocol(name) if "://" in each else name for name in matches]
-    for name in found:
-        if _suffix(name) not in suffixes:
-            msg = f"{name} is of an unknown type; expected one of: {', '.join(suffixes)}"
-            raise InputError(msg)
-        fs, path = files.locate(name)
-        if fs.size(path) == 0:
-            msg = f"{name} is empty; expected a header and rows"
-            raise InputError(msg)
-    return found
-
-
-def _suffix(path: str) -> str:
-    """Return the type of a file, looking through a compression suffix."""
-    stem, suffix = os.path.splitext(path.lower())  # noqa: PTH122 - a URL is no Path
-    return str(os.path.splitext(stem)[1] if infer_compression(path) else suffix)  # noqa: PTH122
-
-
-def _plan(
-    found: list[str], layout: _Layout
-) -> tuple[Callable[[_Part, _Layout], pa.Table], list[_Part], _Layout]:
-    """Choose the reader and the parts, and settle what the first rows tell."""
-    kinds = {_suffix(name) for name in found}
-    if kinds <= set(TEXT_SUFFIXES):
-        parts = [part for name in found for part in _text_parts(name)]
-        head = _text_head(found[0])
-        separator = max(_SEPARATORS, key=lambda each: len(_header(head, each)))
-        names = _header(head, separator)
-        layout = layout._replace(separator=separator, header=names)
-        first = _parse_text(head, layout, found[0], with_header=True)
-        return _read_text, parts, _settle(layout, first, names, found[0])
-    if kinds <= set(PARQUET_SUFFIXES):
-        with fsspec.open(found[0], "rb") as file:
-            opened = pq.ParquetFile(file)
-            check_columns(opened.schema_arrow.names, layout.columns.values(), where=found[0])
-            first = next(opened.iter_batches(1024, columns=list(layout.columns.values())), None)
-            schema = opened.schema_arrow
-        table = schema.empty_table() if first is None else pa.Table.from_batches([first])
-        parts = [part for name in found for part in _parquet_parts(name)]
-        return _read_row_group, parts, _settle(layout, table, schema.names, found[0])
-    if kinds <= set(ARROW_SUFFIXES):
-        table = _read_arrow(_Part(found[0]), layout)
-        layout = _settle(layout, table, table.column_names, found[0])
-        return _read_arrow, [_Part(name) for name in found], layout
-    msg = f"the files are of several types ({', '.join(sorted(kinds))}); expected one at a time"
-    raise InputError(msg)
-
-
-def _settle(layout: _Layout, first: pa.Table, names: Sequence[str], where: str) -> _Layout:
+def _settle(layout: _Layout, first: pa.Table) -> _Layout:
     """Decide whether ids are integers or strings."""
-    check_columns(list(names), layout.columns.values(), where=where)
     kinds = {}
     for name in (USER, ITEM):
         kind = layout.kinds[name]
@@ -254,88 +171,8 @@ def _id_kind(column: pa.ChunkedArray) -> str:
     return "int64" if pc.all(whole).as_py() else "string"
 
 
-def _text_head(path: str) -> bytes:
-    """Return the whole lines at the beginning of a file."""
-    with fsspec.open(path, "rb", compression="infer") as file:
-        head: bytes = file.read(2**16)
-    return head[: head.rfind(b"\n") + 1] if len(head) == 2**16 else head
-
-
-def _header(content: bytes, separator: str) -> tuple[str, ...]:
-    line = content.partition(b"\n")[0].decode("utf-8", "replace").rstrip("\r").lstrip("\ufeff")
-    return tuple(name.strip().strip('"') for name in line.split(separator))
-
-
-def _text_parts(path: str) -> list[_Part]:
-    fs, inside = files.locate(path)
-    if infer_compression(path):
-        return [_Part(path)]
-    size = fs.size(inside)
-    step = memory.READ_BYTES
-    return [_Part(path, start, min(start + step, size)) for start in range(0, size, step)]
-
-
-def _parquet_parts(path: str) -> list[_Part]:
-    with fsspec.open(path, "rb") as file:
-        n_groups = pq.ParquetFile(file).num_row_groups
-    return [_Part(path, group) for group in range(n_groups)]
-
-
-def _read_text(part: _Part, layout: _Layout) -> pa.Table:
-    with fsspec.open(part.path, "rb", compression="infer") as file:
-        if part.stop is None:
-            content = file.read()
-        else:
-            content = read_block(file, part.start, part.stop - part.start, delimiter=b"\n")
-    if part.start == 0 and (names := _header(content, layout.separator)) != layout.header:
-        msg = f"{part.path} has the columns {names}, other files {layout.header}; expected the same"
-        raise InputError(msg)
-    return _parse_text(content, layout, part.path, with_header=part.start == 0)
-
-
-def _parse_text(content: bytes, layout: _Layout, path: str, *, with_header: bool) -> pa.Table:
-    wanted = [name for name in layout.columns.values() if name in layout.header]
-    if with_header:
-        content = content.partition(b"\n")[2]
-    if not content.strip():
-        return pa.table({name: pa.array([], pa.string()) for name in wanted})
-    try:
-        return pa_csv.read_csv(
-            io.BytesIO(content),
-            read_options=pa_csv.ReadOptions(column_names=list(layout.header), use_threads=False),
-            parse_options=pa_csv.ParseOptions(delimiter=layout.separator),
-            convert_options=pa_csv.ConvertOptions(
-                include_columns=wanted,
-                column_types=dict.fromkeys(wanted, pa.string()),
-                strings_can_be_null=True,
-                null_values=[""],
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        msg = f"{path} is not readable as text separated by {layout.separator!r}: {error}"
-        raise InputError(msg) from error
-
-
-def _read_row_group(part: _Part, layout: _Layout) -> pa.Table:
-    with fsspec.open(part.path, "rb") as file:
-        opened = pq.ParquetFile(file)
-        check_columns(opened.schema_arrow.names, layout.columns.values(), where=part.path)
-        return opened.read_row_group(
-            part.start, columns=list(layout.columns.values()), use_threads=False
-        )
-
-
-def _read_arrow(part: _Part, layout: _Layout) -> pa.Table:
-    with fsspec.open(part.path, "rb") as file:
-        table = pa_feather.read_table(io.BytesIO(file.read()))
-    check_columns(table.column_names, layout.columns.values(), where=part.path)
-    return table.select(list(layout.columns.values()))
-
-
-def _read_part(
-    reader: Callable[[_Part, _Layout], pa.Table], layout: _Layout, part: _Part
-) -> pd.DataFrame:
-    frame = reader(part, layout).to_pandas(types_mapper=_pandas_type)
+def _read_part(read: Callable[[Part], pa.Table], layout: _Layout, part: Part) -> pd.DataFrame:
+    frame = read(part).to_pandas(types_mapper=_pandas_type)
     return _canonical(frame, layout=layout, where=part.path)
 
 
