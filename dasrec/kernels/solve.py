@@ -13,6 +13,9 @@ Doubles = NDArray[np.float64]
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 
+Work = tuple[Floats, Floats, Floats, Floats, Floats]
+"""Scratch of one thread: tile W, goal q, a system to factorise, W'W and a part of it."""
+
 _OVERFLOW = "numbers overflow float32; scale the values down, for instance to at most 1000"
 TILE = 512
 """Rows of factors gathered at a time: 512 x 64 float32 is 128 KiB, which stays in the L2 cache."""
@@ -51,9 +54,22 @@ def _cholesky_solve(matrix: Floats, right: Floats, n: int) -> bool:
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _short_row(tile: Floats, goal: Floats, inverse: Floats, system: Floats, x: Floats) -> bool:
+def _gather(work: Work, factors: Floats, indices: Ints, weights: Floats, targets: Floats) -> None:
+    """Fill W = sqrt(c) V and q = sqrt(c) t for the columns in ``indices``."""
+    tile, goal = work[0], work[1]
+    for i in range(indices.shape[0]):
+        root = np.sqrt(weights[i])
+        goal[i] = root * targets[i]
+        source = factors[indices[i]]
+        for p in range(source.shape[0]):
+            tile[i, p] = root * source[p]
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _short_row(work: Work, n: int, inverse: Floats, x: Floats) -> bool:
     """Solve through the n x n system: x = M^-1 W' y with (I + W M^-1 W') y = q."""
-    n, k = tile.shape
+    tile, goal, system = work[0], work[1], work[2]
+    k = x.shape[0]
     for i in range(n):
         for j in range(i + 1):
             total = np.float32(1.0) if i == j else np.float32(0.0)
@@ -71,17 +87,37 @@ def _short_row(tile: Floats, goal: Floats, inverse: Floats, system: Floats, x: F
     return True
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _gather(
-    tile: Floats, goal: Floats, factors: Floats, indices: Ints, weights: Floats, targets: Floats
+@njit(cache=True, nogil=True)
+def _long_row(
+    work: Work, factors: Floats, indices: Ints, weights: Floats, targets: Floats, right: Floats
 ) -> None:
-    """Fill W = sqrt(c) V and q = sqrt(c) t for the columns in ``indices``."""
-    for i in range(indices.shape[0]):
-        root = np.sqrt(weights[i])
-        goal[i] = root * targets[i]
-        source = factors[indices[i]]
-        for p in range(source.shape[0]):
-            tile[i, p] = root * source[p]
+    """Sum W'W and W'q over tiles of the row's cells, into ``work`` and ``right``."""
+    tile, goal, _, normal, part = work
+    normal[:] = 0
+    right[:] = 0
+    for first in range(0, indices.shape[0], TILE):
+        cells = slice(first, min(first + TILE, indices.shape[0]))
+        n = cells.stop - first
+        _gather(work, factors, indices[cells], weights[cells], targets[cells])
+        np.dot(tile[:n].T, tile[:n], part)
+        normal += part
+        right += np.dot(goal[:n], tile[:n])
+
+
+@njit(cache=True, nogil=True)
+def _normal_equations(work: Work, base: Floats, level: float, right: Floats, x: Floats) -> bool:
+    """Solve (W'W + diag(base) + level I) x = W'q; a singular system gets a tenfold level."""
+    system, normal = work[2], work[3]
+    k = x.shape[0]
+    while level < np.inf:
+        for i in range(k):
+            system[i, :k] = normal[i]
+            system[i, i] += base[i] + level
+        x[:] = right
+        if _cholesky_solve(system, x, k):
+            return True
+        level *= 10
+    return False
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
@@ -133,59 +169,34 @@ def solve_rows(
     -----
     Cost: min(n^2 k + n^3 / 3, n k^2 + k^3 / 3) multiply-adds a row of n cells. A system that is not
     positive definite in float32 gets a tenfold ridge until it is; InputError if numbers overflow.
-    Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback datasets", ICDM 2008, doi:10.1109/ICDM.2008.22.
+    Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback datasets", ICDM 2008,
+    doi:10.1109/ICDM.2008.22.
     """
     n_rows, k = indptr.shape[0] - 1, factors.shape[1]
     solution = np.zeros((n_rows, k), np.float32)
     loss = np.zeros(n_rows, np.float64)
-    tile = np.empty((TILE, k), np.float32)
-    goal = np.empty(TILE, np.float32)
-    inverse = np.empty(k, np.float32)
-    system = np.empty((max(k, 1), max(k, 1)), np.float32)
-    normal = np.empty((k, k), np.float32)
-    part = np.empty((k, k), np.float32)
     right = np.empty(k, np.float32)
+    work = (
+        np.empty((TILE, k), np.float32),
+        np.empty(TILE, np.float32),
+        np.empty((k, k), np.float32),
+        np.empty((k, k), np.float32),
+        np.empty((k, k), np.float32),
+    )
     for row in range(n_rows):
-        start, stop = indptr[row], indptr[row + 1]
-        n = stop - start
+        cells = slice(indptr[row], indptr[row + 1])
+        n = cells.stop - cells.start
         if n == 0:
             continue
-        x = solution[row]
-        level = ridge[row]
+        x, columns, c, t = solution[row], indices[cells], weights[cells], targets[cells]
         solved = False
         if n < k and n <= TILE:
-            _gather(
-                tile, goal, factors, indices[start:stop], weights[start:stop], targets[start:stop]
-            )
-            inverse[:] = 1 / (base + level)
-            solved = _short_row(tile[:n], goal, inverse, system, x)
+            _gather(work, factors, columns, c, t)
+            solved = _short_row(work, n, 1 / (base + ridge[row]), x)
         if not solved:
-            normal[:] = 0
-            right[:] = 0
-            for first in range(start, stop, TILE):
-                last = min(first + TILE, stop)
-                m = last - first
-                _gather(
-                    tile,
-                    goal,
-                    factors,
-                    indices[first:last],
-                    weights[first:last],
-                    targets[first:last],
-                )
-                np.dot(tile[:m].T, tile[:m], part)
-                normal += part
-                right += np.dot(goal[:m], tile[:m])
-            while not solved and level < np.inf:
-                for i in range(k):
-                    system[i] = normal[i]
-                    system[i, i] += base[i] + level
-                x[:] = right
-                solved = _cholesky_solve(system, x, k)
-                level *= 10
-        loss[row] = _row_loss(
-            x, factors, indices[start:stop], weights[start:stop], targets[start:stop]
-        )
+            _long_row(work, factors, columns, c, t, right)
+            solved = _normal_equations(work, base, ridge[row], right, x)
+        loss[row] = _row_loss(x, factors, columns, c, t)
         if not (solved and loss[row] < np.inf):
             raise InputError(_OVERFLOW)
     return solution, loss
