@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
 
 import dasrec
 from dasrec import cluster, demo, pages
+from dasrec.console import show, show_audit, show_demo, show_facts
 from dasrec.errors import DasrecError, InputError, StoreError
 from dasrec.evaluate import as_record, evaluate_all
 from dasrec.models import MODELS
@@ -67,26 +64,6 @@ _overwrite = click.option("--overwrite", is_flag=True, help="Replace what is the
 _seed = click.option("--seed", type=int, help="Seed of everything random.")
 
 
-def _show(record: dict[str, Any], *, as_json: bool, human: Callable[[], None]) -> None:
-    if as_json:
-        click.echo(json.dumps(record))
-    else:
-        human()
-
-
-def _table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, justify="left" if column == columns[0] else "right")
-    for row in rows:
-        table.add_row(*(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row))
-    Console().print(table)
-
-
-def _facts(title: str, record: dict[str, Any]) -> None:
-    _table(title, ["what", "value"], [[key, value] for key, value in record.items()])
-
-
 @main.command("demo")
 @click.option(
     "--folder", default="demo-output", show_default=True, help="Where everything is written."
@@ -114,34 +91,7 @@ def demo_command(folder: str, simulated: bool, seed: int, as_json: bool) -> None
         "places": outcome.places,
         "seconds": round(outcome.seconds, 1),
     }
-    _show(record, as_json=as_json, human=lambda: _tell(outcome, records))
-
-
-def _tell(outcome: demo.Outcome, records: list[dict[str, Any]]) -> None:
-    _show_audit(outcome.interactions)
-    shown = ["rmse", "precision@10", "recall@10", "ndcg@10", "item_coverage@10"]
-    rows = [
-        [each["model"], *(each[key] if each[key] == each[key] else "-" for key in shown)]
-        for each in records
-    ]
-    _table(
-        f"{outcome.data.name}, split {outcome.evaluation.attrs['split']}", ["model", *shown], rows
-    )
-    for what, place in outcome.places.items():
-        click.echo(f"{what + ':':<14}{place}")
-    store, model = outcome.places["interactions"], outcome.places["implicit-als"]
-    click.echo(
-        f"\nThis took {outcome.seconds:.0f} s. Try next:\n"
-        f"  dasrec info {store}\n"
-        f"  dasrec evaluate {model} {store} --split time:0.2 --n 5,10\n"
-        f"  dasrec ingest YOUR.csv my-store --user USER --item ITEM --timestamp TIME"
-    )
-
-
-def _show_audit(interactions: dasrec.Interactions) -> None:
-    audit = interactions.audit
-    rows = zip(*(audit[key].values for key in ("step", "why", "rows_in", "rows_out")), strict=True)
-    _table("Cleaning", ["step", "why", "rows in", "rows out"], [list(row) for row in rows])
+    show(record, as_json=as_json, human=lambda: show_demo(outcome, records))
 
 
 @main.command("ingest")
@@ -198,10 +148,10 @@ def ingest_command(
     interactions = dasrec.write_interactions(events, store, overwrite=overwrite)
 
     def human() -> None:
-        _show_audit(interactions)
+        show_audit(interactions)
         click.echo(repr(interactions))
 
-    _show(_store_record(interactions), as_json=as_json, human=human)
+    show(_store_record(interactions), as_json=as_json, human=human)
 
 
 def _store_record(interactions: dasrec.Interactions) -> dict[str, Any]:
@@ -240,11 +190,11 @@ def info_command(place: str, as_json: bool) -> None:
         }
 
     def human() -> None:
-        _facts(place, {key: value for key, value in record.items() if key != "audit"})
+        show_facts(place, {key: value for key, value in record.items() if key != "audit"})
         if "audit" in record:
-            _show_audit(dasrec.open_interactions(place))
+            show_audit(dasrec.open_interactions(place))
 
-    _show(record, as_json=as_json, human=human)
+    show(record, as_json=as_json, human=human)
 
 
 @main.command("fit")
@@ -285,7 +235,7 @@ def fit_command(
     record = {"model": kind, "place": saved, "parameters": model.get_params(), "split": split_text}
     if hasattr(model, "history_"):
         record["objective"] = [float(value) for value in model.history_["objective"].values]
-    _show(record, as_json=as_json, human=lambda: _facts(f"Fitted {kind}", record))
+    show(record, as_json=as_json, human=lambda: show_facts(f"Fitted {kind}", record))
 
 
 def _make_model(kind: str, seed: int | None, given: dict[str, Any]) -> dasrec.Model:
@@ -359,7 +309,7 @@ def evaluate_command(
     )
     record = as_record(measured)
     title = f"{record['model']}, {record['split']}, {record['n_users']} users"
-    _show(record, as_json=as_json, human=lambda: _facts(title, record["metrics"]))
+    show(record, as_json=as_json, human=lambda: show_facts(title, record["metrics"]))
 
 
 @main.command("recommend")
@@ -385,7 +335,7 @@ def recommend_command(
     model, seen = dasrec.load_model(model_place), dasrec.open_interactions(store)
     place = dasrec.recommend_all(model, seen, n=n, out=out, overwrite=overwrite)
     record = {"lists": place, "n": n, "n_users": seen.n_users}
-    _show(record, as_json=as_json, human=lambda: _facts("Recommended", record))
+    show(record, as_json=as_json, human=lambda: show_facts("Recommended", record))
 
 
 @main.command("report")
@@ -420,7 +370,7 @@ def report_command(
     known = pd.read_csv(titles).set_index("item_id")["title"] if titles else None
     sections += [pages.sample_lists(model, interactions, titles=known) for model in models]
     place = write_page(out, title=f"dasrec: {store}", sections=sections)
-    _show({"report": place}, as_json=as_json, human=lambda: click.echo(place))
+    show({"report": place}, as_json=as_json, human=lambda: click.echo(place))
 
 
 @main.command("doctor")
@@ -436,11 +386,11 @@ def doctor_command(ctx: click.Context, as_json: bool) -> None:
 
     def human() -> None:
         here = record["client"]
-        _facts("This process", {**here.pop("versions"), **here})
+        show_facts("This process", {**here.pop("versions"), **here})
         for address, worker in record["workers"].items():
-            _facts(address, {**worker.pop("versions"), **worker})
+            show_facts(address, {**worker.pop("versions"), **worker})
         click.echo("\n".join(record["faults"]) or "All is well.")
 
-    _show(record, as_json=as_json, human=human)
+    show(record, as_json=as_json, human=human)
     if record["faults"]:
         ctx.exit(1)

@@ -1,0 +1,66 @@
+"""What a command prints: one JSON object for machines, tables for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dasrec.demo import Outcome
+from dasrec.interactions import Interactions
+
+
+def show(record: dict[str, Any], *, as_json: bool, human: Callable[[], None]) -> None:
+    """Print ``record`` as JSON, or let ``human`` print it."""
+    if as_json:
+        click.echo(json.dumps(record))
+    else:
+        human()
+
+
+def show_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
+    """Print a table; numbers with four decimals."""
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="left" if column == columns[0] else "right")
+    for row in rows:
+        table.add_row(*(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row))
+    Console().print(table)
+
+
+def show_facts(title: str, record: dict[str, Any]) -> None:
+    """Print a record as a table of two columns."""
+    show_table(title, ["what", "value"], [[key, value] for key, value in record.items()])
+
+
+def show_audit(interactions: Interactions) -> None:
+    """Print what cleaning did when a store was written."""
+    audit = interactions.audit
+    rows = zip(*(audit[key].values for key in ("step", "why", "rows_in", "rows_out")), strict=True)
+    show_table("Cleaning", ["step", "why", "rows in", "rows out"], [list(row) for row in rows])
+
+
+def show_demo(outcome: Outcome, records: list[dict[str, Any]]) -> None:
+    """Print what the demo found, where everything lies and what to try next."""
+    show_audit(outcome.interactions)
+    shown = ["rmse", "precision@10", "recall@10", "ndcg@10", "item_coverage@10"]
+    rows = [
+        [each["model"], *(each[key] if each[key] == each[key] else "-" for key in shown)]
+        for each in records
+    ]
+    show_table(
+        f"{outcome.data.name}, split {outcome.evaluation.attrs['split']}", ["model", *shown], rows
+    )
+    for what, place in outcome.places.items():
+        click.echo(f"{what + ':':<14}{place}")
+    store, model = outcome.places["interactions"], outcome.places["implicit-als"]
+    click.echo(
+        f"\nThis took {outcome.seconds:.0f} s. Try next:\n"
+        f"  dasrec info {store}\n"
+        f"  dasrec evaluate {model} {store} --split time:0.2 --n 5,10\n"
+        f"  dasrec ingest YOUR.csv my-store --user USER --item ITEM --timestamp TIME"
+    )
