@@ -1,4 +1,4 @@
-"""Sorted cells of whole rows in scratch files: the k-core, the transpose, and writing by shard."""
+"""Cells of whole rows in scratch files: sort, dedupe, k-core, transpose, and writing by shard."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ from numpy.typing import NDArray
 
 from dasrec import blocks, files, memory, store
 from dasrec.errors import InputError
-from dasrec.kernels.csr import counting_sort, cut_rows, indptr_of
+from dasrec.kernels.csr import (
+    collapse,
+    counting_sort,
+    cut_rows,
+    indptr_of,
+    run_starts,
+    sort_cells,
+)
+from dasrec.scan import Scan
 from dasrec.schema import DATA, INDICES, ITEM, TIMESTAMP, TIMESTAMPS, USER, USER_ITEMS, VALUE
 from dasrec.typing import Bools, Longs, Side
+from dasrec.vocabulary import MergedIds
 
 CELL_TYPES: Mapping[str, type[np.generic]] = {
     USER: np.int32,
@@ -65,6 +74,72 @@ def save(
         np.bincount(columns[row] - span[0], minlength=span[1] - span[0]),
         np.bincount(columns[column], minlength=n_columns),
     )
+
+
+def sort_by_user(
+    scans: Sequence[Scan], users: MergedIds, items: MergedIds, *, dedupe: str, scratch: str
+) -> list[CellBlock]:
+    """Encode every part, bucket its rows by user, then sort and dedupe each bucket."""
+    cuts = cut_rows(indptr_of(users.counts), memory.block_cells(int(users.counts.sum())))
+    shared = blocks.share((users.light(), items.light(), cuts))
+    arguments = [(scan, i, shared, files.join(scratch, f"map-{i}")) for i, scan in enumerate(scans)]
+    pieces = blocks.run(_encode, arguments, name="ingest-map")
+    spans = [
+        (pieces, b, int(cuts[b]), int(cuts[b + 1]), len(items.counts), dedupe, scratch)
+        for b in range(len(cuts) - 1)
+    ]
+    return blocks.run(_reduce, spans, name="ingest-reduce")
+
+
+def _encode(
+    scan: Scan, part: int, shared: tuple[MergedIds, MergedIds, Longs], folder: str
+) -> blocks.Pieces:
+    """Turn the codes of one part into numbers and bucket the rows by user."""
+    users, items, cuts = shared
+    names = [USER, ITEM] + [VALUE] * scan.valued + [TIMESTAMP] * scan.timed
+    columns: dict[str, NDArray[Any]] = {
+        name: files.read_column(files.join(scan.folder, name), CELL_TYPES[name]) for name in names
+    }
+    numbers = users.numbers(part)
+    bucket_of = (np.searchsorted(cuts, numbers, side="right") - 1).astype(np.int32)
+    buckets = bucket_of[columns[USER]]
+    columns[USER] = numbers[columns[USER]]
+    columns[ITEM] = items.numbers(part)[columns[ITEM]]
+    files.remove(scan.folder)
+    return blocks.write_pieces(folder, buckets, len(cuts) - 1, columns)
+
+
+def _reduce(
+    pieces: Sequence[blocks.Pieces],
+    bucket: int,
+    first: int,
+    stop: int,
+    n_items: int,
+    dedupe: str,
+    scratch: str,
+) -> CellBlock:
+    """Sort one bucket of users by (user, item, time) and keep one cell of each user and item."""
+    found = blocks.read_pieces(pieces, bucket, CELL_TYPES)
+    n_before = len(found[USER])
+    rows = found[USER] - np.int32(first)
+    order = sort_cells(rows, found[ITEM], found.get(TIMESTAMP), shape=(stop - first, n_items))
+    found = {name: values[order] for name, values in found.items()}
+    starts = run_starts(found[USER], found[ITEM])
+    if dedupe == "error" and len(starts) < n_before:
+        msg = (
+            f"{n_before - len(starts)} events or more repeat a user and an item; choose what to "
+            'keep with clean(events, dedupe="last") (--dedupe last)'
+        )
+        raise InputError(msg)
+    last = np.append(starts[1:], n_before) - 1
+    kept = {name: values[starts if dedupe == "first" else last] for name, values in found.items()}
+    if VALUE in found:
+        kept[VALUE] = collapse(starts, found[VALUE], dedupe)
+    else:
+        repeats = last - starts + 1 if dedupe == "sum" else np.ones(len(starts))
+        kept[VALUE] = repeats.astype(np.float32)
+    folder = files.join(scratch, f"users-{bucket}")
+    return save(folder, kept, row=USER, span=(first, stop), n_columns=n_items)
 
 
 def core(
@@ -162,9 +237,17 @@ def _turn_reduce(
 
 
 def write_matrix(
-    draft: store.Draft, side: Side, found: Sequence[CellBlock], *, n_columns: int
+    draft: store.Draft,
+    side: Side,
+    found: Sequence[CellBlock],
+    *,
+    n_columns: int,
+    older: Longs | None = None,
 ) -> None:
-    """Write the cells of all blocks as one orientation of the store, one task a shard."""
+    """Write the cells of all blocks as one orientation of a group, one task a shard.
+
+    ``older`` counts what each row has in groups before this one, so that blocks are cut for all.
+    """
     counts = np.concatenate([block.row_counts for block in found])
     indptr = indptr_of(counts)
     n_stored = int(indptr[-1])
@@ -175,7 +258,8 @@ def write_matrix(
         draft.create_matrix(
             side, shape=(len(counts), n_columns), n_stored=n_stored, timed=found[0].timed
         )
-        draft.write_index(side, indptr, cut_rows(indptr, memory.block_cells(n_stored)))
+        whole = indptr if older is None else indptr_of(counts + older)
+        draft.write_index(side, indptr, cut_rows(whole, memory.block_cells(int(whole[-1]))))
     column = ITEM if side == USER_ITEMS else USER
     names = {INDICES: column, DATA: VALUE} | ({TIMESTAMPS: TIMESTAMP} if found[0].timed else {})
     offsets = indptr_of(np.array([block.n_cells for block in found], np.int64))

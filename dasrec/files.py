@@ -86,6 +86,25 @@ def replace(url: str, content: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
+def create(url: str, content: str) -> None:
+    """Put a small file in place as a whole if none is there yet; FileExistsError if one is.
+
+    Of several writers exactly one succeeds: locally by a hard link to a finished file, on an object
+    store by a conditional put.
+    """
+    fs, path = locate(url)
+    if not isinstance(fs, LocalFileSystem):
+        fs.pipe_file(path, content.encode(), mode="create")
+        return
+    draft = f"{path}.{token()}"
+    replace(draft, content.encode())
+    try:
+        os.link(draft, path)
+        _sync_folder(Path(path).parent)
+    finally:
+        Path(draft).unlink()
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
@@ -14,12 +15,27 @@ import numpy as np
 import xarray as xr
 from scipy import sparse
 
-from dasrec import blocks, memory, store
+from dasrec import blocks, files, memory, store
 from dasrec.clean import AuditStep, audit_dataset
-from dasrec.errors import InputError
-from dasrec.kernels.csr import kept_indptr, rows_of
-from dasrec.schema import CUTS, ITEM_IDS, USER_IDS, USER_ITEMS
-from dasrec.typing import CsrBlock, Longs, Mask, Side
+from dasrec.errors import InputError, StoreError
+from dasrec.kernels.csr import (
+    collapse,
+    indptr_of,
+    kept_indptr,
+    rows_of,
+    run_starts,
+    sort_cells,
+)
+from dasrec.schema import (
+    CUTS,
+    INDPTR,
+    INTERACTIONS_KIND,
+    ITEM_IDS,
+    ITEM_USERS,
+    USER_IDS,
+    USER_ITEMS,
+)
+from dasrec.typing import Bools, CsrBlock, Dedupe, Ids, Ints, Longs, Mask, Side
 from dasrec.vocabulary import Vocabulary
 
 
@@ -31,8 +47,10 @@ class Interactions:
     ----------
     url : str
         The store.
-    group_url : str
-        The state of it that this object reads; a Zarr group that ``anndata`` opens too.
+    version : int
+        The version of it that this object reads, whatever is appended later.
+    group_urls : tuple of str
+        The Zarr groups that the version is made of, oldest first; ``anndata`` opens each.
     n_users, n_items : int
         Shape of the matrix; a mask never changes it.
     n_stored : int
@@ -43,13 +61,15 @@ class Interactions:
     """
 
     url: str
-    group_url: str
+    version: int
+    group_urls: tuple[str, ...]
     n_users: int
     n_items: int
     n_stored: int
     has_timestamps: bool
     user_hash: str
     item_hash: str
+    dedupe: Dedupe = "last"
     masks: tuple[Mask, ...] = ()
 
     def __repr__(self) -> str:
@@ -62,12 +82,21 @@ class Interactions:
     @cached_property
     def user_ids(self) -> Vocabulary:
         """Ids of the rows of ``user_items``."""
-        return Vocabulary(store.read_array(self.group_url, USER_IDS), "user")
+        return Vocabulary(self._ids(USER_IDS), "user")
 
     @cached_property
     def item_ids(self) -> Vocabulary:
         """Ids of the columns of ``user_items``."""
-        return Vocabulary(store.read_array(self.group_url, ITEM_IDS), "item")
+        return Vocabulary(self._ids(ITEM_IDS), "item")
+
+    def _ids(self, name: str) -> Ids:
+        # an appended group holds the new ids alone
+        return np.concatenate([store.read_array(group, name) for group in self.group_urls])
+
+    @property
+    def state(self) -> str:
+        """What this object reads, in one word that no other state of any store shares."""
+        return f"{self.group_urls[-1].rsplit('/', 1)[-1]}-{self.version}"
 
     @property
     def user_items(self) -> da.Array:
@@ -82,12 +111,13 @@ class Interactions:
     @property
     def audit(self) -> xr.Dataset:
         """What cleaning did when the store was written: rows in, rows out and why, by step."""
-        attrs = store.open_interactions_state(self.url)[1]
-        return audit_dataset([AuditStep(*step) for step in attrs["audit"]])
+        facts = store.read_pointer(self.url, INTERACTIONS_KIND, self.version).facts
+        return audit_dataset([AuditStep(*step) for step in facts["audit"]])
 
     def cuts(self, side: Side) -> Longs:
         """Return where the row blocks of one orientation begin, int64, shape (n_blocks + 1,)."""
-        return store.read_array(self.group_url, f"{side}/{CUTS}")
+        # those of the latest group are made for all of them
+        return store.read_array(self.group_urls[-1], f"{side}/{CUTS}")
 
     def where(self, mask: Mask) -> Interactions:
         """Return the view of those interactions that ``mask`` marks; no data is copied."""
@@ -102,7 +132,11 @@ class Interactions:
     def read_rows(self, side: Side, start: int, stop: int, *, timed: bool = False) -> CsrBlock:
         """Read rows ``start:stop`` of this view now."""
         needed = timed or any(mask.needs_timestamp for mask in self.masks)
-        block = store.read_rows(self.group_url, side, start, stop, timed=needed)
+        parts = [
+            store.read_rows(group, side, start, stop, timed=needed) for group in self.group_urls
+        ]
+        width = self.n_items if side == USER_ITEMS else self.n_users
+        block = merge_blocks(parts, (stop - start, width), self.dedupe)
         if not self.masks:
             return block
         rows = rows_of(block.indptr) + np.int32(start)
@@ -129,9 +163,18 @@ class Interactions:
 
     def counts(self, side: Side) -> Longs:
         """Count the interactions of each user (``user_items``) or item (``item_users``) now."""
-        if not self.masks:
-            return np.diff(store.read_array(self.group_url, f"{side}/indptr"))
+        if not self.masks and len(self.group_urls) == 1:
+            return np.diff(store.read_array(self.group_urls[0], f"{side}/{INDPTR}"))
         return np.concatenate(self.map_blocks(_row_counts, side, name="count-block"))
+
+    def stored_counts(self, n_users: int, n_items: int) -> tuple[Longs, Longs]:
+        """Count the stored cells of each row of both sides, over all groups and without masks."""
+        totals = (np.zeros(n_users, np.int64), np.zeros(n_items, np.int64))
+        for total, side in zip(totals, (USER_ITEMS, ITEM_USERS), strict=True):
+            for group in self.group_urls:
+                counts = np.diff(store.read_array(group, f"{side}/{INDPTR}"))
+                total[: len(counts)] += counts
+        return totals
 
     def to_scipy(self) -> sparse.csr_array[np.float32]:
         """Read the whole view into memory as users x items.
@@ -168,22 +211,112 @@ def _row_counts(view: Interactions, side: Side, start: int, stop: int) -> Longs:
     return np.diff(view.read_rows(side, start, stop).indptr)
 
 
-def open_interactions(url: str | os.PathLike[str]) -> Interactions:
+def merge_blocks(parts: Sequence[CsrBlock], shape: tuple[int, int], dedupe: Dedupe) -> CsrBlock:
+    """Merge the same rows of several groups; of a cell that several have, ``dedupe`` decides.
+
+    Parameters
+    ----------
+    parts : sequence of CsrBlock, oldest first; rows that came later are missing in older ones
+    shape : of the merged block
+    dedupe : as :func:`dasrec.clean`
+    """
+    if len(parts) == 1:
+        return parts[0]._replace(n_columns=shape[1])
+    rows = np.concatenate([rows_of(part.indptr) for part in parts])
+    columns = np.concatenate([part.indices for part in parts])
+    values = np.concatenate([part.data for part in parts])
+    times = [part.timestamps for part in parts if part.timestamps is not None]
+    stamps = np.concatenate(times) if times else None
+    order = sort_cells(rows, columns, stamps, shape=shape)
+    rows, columns, values = rows[order], columns[order], values[order]
+    starts = run_starts(rows, columns)
+    kept = starts if dedupe == "first" else np.append(starts, len(rows))[1:] - 1
+    counts = np.bincount(rows[starts], minlength=shape[0])
+    return CsrBlock(
+        indptr_of(counts),
+        columns[starts],
+        collapse(starts, values, dedupe),
+        shape[1],
+        None if stamps is None else stamps[order][kept],
+    )
+
+
+def open_interactions(
+    url: str | os.PathLike[str], *, version: int | None = None, as_of: str | None = None
+) -> Interactions:
     """Open an interaction store, lazily.
+
+    Parameters
+    ----------
+    url : path or fsspec URL
+    version : int, optional
+        Read exactly this version, not the latest.
+    as_of : ISO 8601 date or time, optional
+        Read the version that was the latest then (UTC unless it says otherwise).
 
     Raises
     ------
     StoreError
-        Nothing is there, its writing was cut off, or it is of another format version.
+        Nothing is there, its writing was cut off, it is of another format version, or it has no
+        such version.
+    InputError
+        Both ``version`` and ``as_of`` are given, or ``as_of`` is no date.
     """
-    pointer, attrs = store.open_interactions_state(url)
-    return Interactions(
+    place = os.fspath(url)
+    if as_of is not None:
+        if version is not None:
+            msg = "version and as_of are both given; expected one of them"
+            raise InputError(msg)
+        version = _version_of(place, as_of)
+    return open_pointer(store.read_pointer(place, INTERACTIONS_KIND, version))
+
+
+def _version_of(url: str, as_of: str) -> int:
+    try:
+        moment = datetime.datetime.fromisoformat(as_of)
+    except ValueError as error:
+        msg = f"as_of is {as_of!r}; expected a date or time like 2026-01-31 or 2026-01-31T12:00"
+        raise InputError(msg) from error
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.UTC)
+    for version in reversed(store.list_versions(files.absolute(url))):
+        pointer = store.read_pointer(url, INTERACTIONS_KIND, version)
+        if datetime.datetime.fromisoformat(pointer.created) <= moment:
+            return version
+    msg = f"{url} has no version as old as {as_of}"
+    raise StoreError(msg)
+
+
+def open_pointer(pointer: store.Pointer) -> Interactions:
+    """Return the interactions of a version."""
+    facts = pointer.facts
+    whole = Interactions(
         url=pointer.url,
-        group_url=pointer.group_url,
-        n_users=attrs["n_users"],
-        n_items=attrs["n_items"],
-        n_stored=attrs["n_stored"],
-        has_timestamps=attrs["has_timestamps"],
-        user_hash=attrs["user_hash"],
-        item_hash=attrs["item_hash"],
+        version=pointer.version,
+        group_urls=pointer.group_urls,
+        n_users=facts["n_users"],
+        n_items=facts["n_items"],
+        n_stored=facts["n_stored"],
+        has_timestamps=facts["has_timestamps"],
+        user_hash=facts["user_hash"],
+        item_hash=facts["item_hash"],
+        dedupe=facts["dedupe"],
     )
+    forgotten = tuple(facts.get("forgotten", ()))
+    return whole.where(NotForgotten(forgotten)) if forgotten else whole
+
+
+@dataclass(frozen=True)
+class NotForgotten:
+    """The interactions of everyone but the users of these numbers."""
+
+    users: tuple[int, ...]
+    needs_timestamp = False
+
+    def __call__(self, users: Ints, items: Ints, timestamps: Longs | None) -> Bools:
+        """Mark them."""
+        return np.isin(users, np.array(self.users, np.int32), invert=True)
+
+    def describe(self) -> dict[str, Any]:
+        """Return how many are left out; who, nobody needs to know."""
+        return {"mask": "NotForgotten", "n": len(self.users)}

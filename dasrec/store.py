@@ -1,7 +1,7 @@
 """The only room that opens Zarr; docs/format.md states what is written here.
 
-A place (a path or URL) holds one pointer, ``current.json``, and the group that it names. A new
-state is written to a new group; replacing the pointer, one small file, makes it the current one.
+A place (a path or URL) holds groups that never change once written, and one small file a version
+that names the groups it is made of. A version exists when its file does; that appears as a whole.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import json
 import os
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from dasrec import files
 from dasrec.errors import InputError, StoreError
@@ -28,34 +29,50 @@ from dasrec.schema import (
     FORMAT_VERSION,
     INDICES,
     INDPTR,
-    INTERACTIONS_KIND,
     TIMESTAMPS,
 )
 from dasrec.typing import CsrBlock, Ids, Longs, Side
 
-POINTER = "current.json"
 CHUNK_CELLS = 2**18
 SHARD_CELLS = 2**22
-_OURS = ("zarr.json", "state-", "scratch-", f".{POINTER}.")
 _CELL_TYPES = {DATA: np.float32, INDICES: np.int32, TIMESTAMPS: np.int64}
+_POINTER = re.compile(r"version-(\d{8})\.json")
+_OURS = ("zarr.json", "state-", "scratch-", "version-", ".version-")
 
 
 class Pointer(NamedTuple):
-    """The current state of a place: which group, since when."""
+    """One version of a place: which groups make it up, since when, and what is known of it."""
 
     url: str
     kind: str
-    group: str
+    version: int
     created: str
+    groups: tuple[str, ...]
+    facts: dict[str, Any]
 
     @property
-    def group_url(self) -> str:
-        """Where the group lies."""
-        return files.join(self.url, self.group)
+    def group_urls(self) -> tuple[str, ...]:
+        """Where the groups lie, oldest first."""
+        return tuple(files.join(self.url, group) for group in self.groups)
 
 
-def read_pointer(url: str, kind: str) -> Pointer:
-    """Find the current state of ``url``.
+def pointer_name(version: int) -> str:
+    """Return the file whose being there makes a version exist."""
+    return f"version-{version:08}.json"
+
+
+def list_versions(url: str) -> list[int]:
+    """Return the versions of a place, ascending; none if nothing finished is there."""
+    fs, path = files.locate(url)
+    if not fs.isdir(path):
+        return []
+    fs.invalidate_cache(path)
+    names = (each.rstrip("/").rsplit("/", 1)[-1] for each in fs.ls(path, detail=False))
+    return sorted(int(found[1]) for name in names if (found := _POINTER.fullmatch(name)))
+
+
+def read_pointer(url: str, kind: str, version: int | None = None) -> Pointer:
+    """Find a version of ``url``, the latest if none is named.
 
     Raises
     ------
@@ -64,44 +81,101 @@ def read_pointer(url: str, kind: str) -> Pointer:
         version, or it is something else than ``kind``.
     """
     place = files.absolute(url)
-    try:
-        content = files.read_json(files.join(place, POINTER))
-    except (FileNotFoundError, NotADirectoryError) as error:
+    versions = list_versions(place)
+    if not versions:
         if files.exists(files.join(place, "zarr.json")):
             msg = (
                 f"{url} is unfinished: its writing was cut off; write it again with overwrite=True"
             )
         else:
-            msg = f"{url} is not there, or not written by dasrec; expected a folder with {POINTER}"
-        raise StoreError(msg) from error
+            msg = (
+                f"{url} is not there, or not written by dasrec; expected a folder with "
+                f"{pointer_name(1)}"
+            )
+        raise StoreError(msg)
+    if version is not None and version not in versions:
+        msg = f"{url} has no version {version}; it has: {', '.join(map(str, versions))}"
+        raise StoreError(msg)
+    return _parse_pointer(place, kind, versions[-1] if version is None else version)
+
+
+def _parse_pointer(place: str, kind: str, version: int) -> Pointer:
+    name = pointer_name(version)
+    try:
+        content = files.read_json(files.join(place, name))
     except (ValueError, InputError) as error:
-        msg = f"{url}: {POINTER} is damaged ({error}); write the store again"
+        msg = f"{place}: {name} is damaged ({error}); write the store again"
         raise StoreError(msg) from error
-    version = content.get("format_version")
-    if version != FORMAT_VERSION:
+    found = content.get("format_version")
+    if found != FORMAT_VERSION:
         msg = (
-            f"{url} is of format version {version}; this dasrec reads version {FORMAT_VERSION}. "
+            f"{place} is of format version {found}; this dasrec reads version {FORMAT_VERSION}. "
             "Write it again with this version, or read it with the dasrec that wrote it"
         )
         raise StoreError(msg)
     if content.get("kind") != kind:
-        msg = f"{url} holds {content.get('kind')!r}; expected {kind!r}"
+        msg = f"{place} holds {content.get('kind')!r}; expected {kind!r}"
         raise StoreError(msg)
-    group, created = content.get("group"), content.get("created")
-    if not isinstance(group, str) or not isinstance(created, str):
-        msg = f"{url}: {POINTER} is damaged, it names no group; write the store again"
-        raise StoreError(msg)
-    return Pointer(place, kind, group, created)
+    try:
+        groups, facts = tuple(map(str, content["groups"])), dict(content["facts"])
+        return Pointer(place, kind, version, str(content["created"]), groups, facts)
+    except (KeyError, TypeError, ValueError) as error:
+        msg = f"{place}: {name} is damaged, it lacks {error}; write the store again"
+        raise StoreError(msg) from error
+
+
+def now() -> str:
+    """Return the moment as versions record it: ISO 8601, UTC."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+
+
+def publish(pointer: Pointer) -> None:
+    """Make a version exist: one small file appears, whole or not at all.
+
+    Raises
+    ------
+    StoreError
+        The version is there already: another writer was quicker.
+    """
+    content = {"format_version": FORMAT_VERSION, **pointer._asdict()}
+    del content["url"]
+    place = files.join(pointer.url, pointer_name(pointer.version))
+    try:
+        with files.writing(pointer.url):
+            files.create(place, json.dumps(content, indent=1))
+    except FileExistsError as error:
+        msg = (
+            f"another writer has made version {pointer.version} of {pointer.url} meanwhile; theirs "
+            "is kept, run this again to build on it"
+        )
+        raise StoreError(msg) from error
 
 
 class Draft:
-    """A new state in the making; nobody reads it before :meth:`commit`."""
+    """A new version in the making; nobody reads it before :meth:`commit`.
 
-    def __init__(self, url: str | os.PathLike[str], kind: str, *, overwrite: bool = False) -> None:
+    Parameters
+    ----------
+    url : path or fsspec URL
+    kind : what is written
+    overwrite : whether versions that are there may be replaced
+    base : the version that the new one builds on; its groups stay, the new one comes after them
+    """
+
+    def __init__(
+        self,
+        url: str | os.PathLike[str],
+        kind: str,
+        *,
+        overwrite: bool = False,
+        base: Pointer | None = None,
+    ) -> None:
         self.url = files.absolute(url)
         self.kind = kind
+        self.base = base
         self.group = f"state-{files.token()}"
-        if files.exists(files.join(self.url, POINTER)) and not overwrite:
+        self.versions = list_versions(self.url)
+        if self.versions and not overwrite and base is None:
             msg = f"{url} exists already; pass overwrite=True (--overwrite) or choose another place"
             raise InputError(msg)
         if not all(name.startswith(_OURS) or name.endswith(".partial") for name in self._names()):
@@ -119,7 +193,7 @@ class Draft:
     def _names(self) -> list[str]:
         """List what lies at the place, unless it is a finished store."""
         fs, path = files.locate(self.url)
-        if not fs.exists(path) or files.exists(files.join(self.url, POINTER)):
+        if self.versions or not fs.exists(path):
             return []
         if not fs.isdir(path):
             return [path]
@@ -148,7 +222,10 @@ class Draft:
                     dtype=dtype,
                     chunks=(chunk,),
                     shards=(SHARD_CELLS,) if sharded else None,
-                    compressors=BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"),
+                    compressors=(
+                        BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"),
+                        Crc32cCodec(),
+                    ),
                 )
 
     def write_index(self, side: Side, indptr: Longs, cuts: Longs) -> None:
@@ -184,34 +261,40 @@ class Draft:
         with files.writing(self.url):
             dataset.to_zarr(self.url, group=self.group, mode="a", zarr_format=3, consolidated=False)
 
-    def commit(self, attrs: Mapping[str, Any]) -> Pointer:
-        """Make this the current state, then remove the one before and what never became one."""
-        self.root[self.group].attrs.update({"dasrec": dict(attrs)})
-        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        pointer = Pointer(self.url, self.kind, self.group, created)
-        content = {
-            "kind": self.kind,
-            "format_version": FORMAT_VERSION,
-            "group": self.group,
-            "created": created,
-        }
-        with files.writing(self.url):
-            files.replace(files.join(self.url, POINTER), json.dumps(content, indent=1).encode())
+    def commit(self, facts: Mapping[str, Any]) -> Pointer:
+        """Make this the latest version; without a base, what was there before is removed then.
+
+        Raises
+        ------
+        StoreError
+            Another writer has made a version since this draft was begun; theirs stays.
+        """
+        before = self.base.version if self.base else max(self.versions, default=0)
+        groups = (*(self.base.groups if self.base else ()), self.group)
+        pointer = Pointer(self.url, self.kind, before + 1, now(), groups, dict(facts))
+        publish(pointer)
+        if self.base is None:
+            self._sweep(pointer.version)
+        return pointer
+
+    def _sweep(self, version: int) -> None:
+        """Remove all but one version, and what never became one."""
         fs, path = files.locate(self.url)
         for each in fs.ls(path, detail=False):
             name = each.rstrip("/").rsplit("/", 1)[-1]
-            if name.startswith(("state-", "scratch-")) and name != self.group:
+            keep = name in ("zarr.json", self.group, pointer_name(version))
+            if name.startswith(_OURS) and not keep:
                 fs.rm(each, recursive=True)
-        return pointer
 
     def abandon(self) -> None:
-        """Remove what was written, unless it is current by now; the state before stays readable."""
-        pointer = files.join(self.url, POINTER)
-        with contextlib.suppress(OSError, ValueError):
-            if files.read_json(pointer).get("group") == self.group:
+        """Remove what was written, unless it is a version by now; those before stay readable."""
+        versions = list_versions(self.url)
+        with contextlib.suppress(StoreError):
+            latest = _parse_pointer(self.url, self.kind, versions[-1]) if versions else None
+            if latest and self.group in latest.groups:
                 return
         files.remove(self.group_url)
-        if not files.exists(pointer):
+        if not versions:
             files.remove(self.url)
 
 
@@ -223,24 +306,10 @@ def _array(group_url: str, name: str) -> zarr.Array[Any]:
 
 
 @lru_cache(maxsize=64)
-def _shape(group_url: str, side: Side) -> tuple[int, int]:
+def matrix_shape(group_url: str, side: Side) -> tuple[int, int]:
+    """Return the number of rows and columns of one orientation of a group."""
     shape: Any = zarr.open_group(files.join(group_url, side), mode="r").attrs["shape"]
     return int(shape[0]), int(shape[1])
-
-
-def read_attrs(pointer: Pointer) -> dict[str, Any]:
-    """Return what :meth:`Draft.commit` was told."""
-    try:
-        attrs = zarr.open_group(pointer.group_url, mode="r").attrs["dasrec"]
-    except (FileNotFoundError, KeyError) as error:
-        msg = (
-            f"{pointer.url} is damaged: it lacks {pointer.group} or its attributes; write it again"
-        )
-        raise StoreError(msg) from error
-    if not isinstance(attrs, dict):
-        msg = f"{pointer.url}: its attributes are damaged; write it again"
-        raise StoreError(msg)
-    return dict(attrs)
 
 
 def read_array(group_url: str, name: str) -> NDArray[Any]:
@@ -250,13 +319,15 @@ def read_array(group_url: str, name: str) -> NDArray[Any]:
 
 
 def read_rows(group_url: str, side: Side, start: int, stop: int, *, timed: bool) -> CsrBlock:
-    """Read rows ``start:stop`` of one orientation.
+    """Read rows ``start:stop`` of one orientation; those past the end are not there.
 
     Cost: the chunks that these rows touch are read and decoded; nothing else is.
     """
+    n_rows = matrix_shape(group_url, side)[0]
+    start, stop = min(start, n_rows), min(stop, n_rows)
     indptr = np.asarray(_array(group_url, f"{side}/{INDPTR}")[start : stop + 1])
     cells = slice(int(indptr[0]), int(indptr[-1]))
-    n_columns = _shape(group_url, side)[1]
+    n_columns = matrix_shape(group_url, side)[1]
     parts = {
         name: np.asarray(_array(group_url, f"{side}/{name}")[cells])
         for name in _CELL_TYPES
@@ -284,12 +355,6 @@ def write_cells(
 def read_dataset(pointer: Pointer) -> xr.Dataset:
     """Open dense labelled arrays, lazily: each variable is a Dask array."""
     dataset: xr.Dataset = xr.open_zarr(
-        pointer.url, group=pointer.group, consolidated=False, chunks={}
+        pointer.url, group=pointer.groups[-1], consolidated=False, chunks={}
     )
     return dataset
-
-
-def open_interactions_state(url: str | os.PathLike[str]) -> tuple[Pointer, dict[str, Any]]:
-    """Find the current state of an interaction store and its attributes."""
-    pointer = read_pointer(os.fspath(url), INTERACTIONS_KIND)
-    return pointer, read_attrs(pointer)

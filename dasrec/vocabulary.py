@@ -152,10 +152,12 @@ class IdRange(NamedTuple):
 
 
 class MergedIds(NamedTuple):
-    """A vocabulary on disk, numbered in ascending order of ids."""
+    """A vocabulary on disk, numbered in ascending order of ids, known ones before new ones."""
 
     ranges: list[IdRange]
-    counts: Longs  # how often each id occurs
+    counts: Longs  # how often each id occurs, by number
+    remap: Ints | None = None  # the number of each id in ascending order, if another
+    n_known: int = 0
 
     def numbers(self, part: int) -> Ints:
         """Return the numbers of one part's distinct ids, in their order."""
@@ -169,17 +171,35 @@ class MergedIds(NamedTuple):
             + np.int32(each.base)
             for each in self.ranges
         ]
-        return np.concatenate(pieces)
+        ranks = np.concatenate(pieces)
+        return ranks if self.remap is None else self.remap[ranks]
+
+    def after(self, known: Vocabulary) -> MergedIds:
+        """Number the ids that ``known`` has as it does, the others after them, ascending."""
+        found = [known.find(ids) for ids in self._all()]
+        remap = np.concatenate(found)
+        new = remap < 0
+        remap[new] = len(known) + np.arange(new.sum(), dtype=np.int32)
+        counts = np.zeros(len(known) + int(new.sum()), np.int64)
+        counts[remap] = self.counts
+        return MergedIds(self.ranges, counts, remap, len(known))
+
+    def _all(self) -> Iterator[Ids]:
+        for each in self.ranges:
+            yield _to_ids(_load(files.join(each.folder, "ids"))["ids"])
 
     def light(self) -> MergedIds:
         """Return the same without counts, small enough to travel with tasks."""
         return self._replace(counts=np.empty(0, np.int64))
 
     def pieces(self, keep: Bools) -> Iterator[Ids]:
-        """Yield the ids that ``keep`` marks, in order, a range at a time."""
-        for each in self.ranges:
-            ids = _to_ids(_load(files.join(each.folder, "ids"))["ids"])
-            yield ids[keep[each.base : each.base + len(ids)]]
+        """Yield the new ids that ``keep`` marks by number, in order, a range at a time."""
+        start = 0
+        for ids in self._all():
+            span = np.arange(start, start + len(ids))
+            numbers = span if self.remap is None else self.remap[span]
+            yield ids[keep[numbers] & (numbers >= self.n_known)]
+            start += len(ids)
 
 
 def factorize(column: pd.Series) -> tuple[Ints, pd.Series, Longs]:

@@ -22,6 +22,22 @@ def mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return np.asarray(state ^ (state >> np.uint64(31)))
 
 
+def cell_words(
+    rows: NDArray[np.int32],
+    columns: NDArray[np.int32],
+    values: NDArray[np.float32],
+    timestamps: NDArray[np.int64] | None,
+) -> NDArray[np.uint64]:
+    """Return a word for each cell that changes with anything that the cell holds."""
+    with np.errstate(over="ignore"):
+        state = mix((rows.astype(np.uint64) + np.uint64(1)) * _STEP)
+        state = mix(state + (columns.astype(np.uint64) + np.uint64(1)) * _STEP)
+        state = mix(state + values.view(np.uint32).astype(np.uint64))
+        if timestamps is not None:
+            state = mix(state + timestamps.view(np.uint64))
+    return state
+
+
 def cell_uniform(
     seed: int, rows: NDArray[np.int32], columns: NDArray[np.int32] | None = None
 ) -> NDArray[np.float64]:

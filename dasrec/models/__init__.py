@@ -28,7 +28,7 @@ def load_model(url: str | os.PathLike[str]) -> Model:
         Nothing is there, its writing was cut off, or it is of another format version or kind.
     """
     pointer = store.read_pointer(os.fspath(url), MODEL_KIND)
-    attrs = store.read_attrs(pointer)
+    attrs = pointer.facts
     kind = MODELS.get(attrs["model"])
     if kind is None:
         msg = f"{url} holds a model {attrs['model']!r}; this dasrec knows: {', '.join(MODELS)}"

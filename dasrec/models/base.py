@@ -265,7 +265,7 @@ def view_of(interactions: Interactions) -> dict[str, Any]:
     """Return JSON-able facts that identify a store's state and a view of it."""
     return {
         "store": interactions.url,
-        "state": interactions.group_url.rsplit("/", 1)[-1],
+        "state": interactions.state,
         "user_hash": interactions.user_hash,
         "item_hash": interactions.item_hash,
         "masks": [mask.describe() for mask in interactions.masks],

@@ -1,0 +1,117 @@
+"""One part of a log at a time: judge its rows, number its ids, keep the good ones in scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dasrec import blocks, files
+from dasrec.clean import FAULTS, AuditStep, outside, row_faults
+from dasrec.errors import InputError
+from dasrec.events import CleanRules, Events
+from dasrec.schema import ITEM, TIMESTAMP, USER, VALUE
+from dasrec.typing import Longs
+from dasrec.vocabulary import IdFiles, factorize, save_ids
+
+
+class Scan(NamedTuple):
+    """What reading one part of the log told."""
+
+    folder: str
+    n_rows: int
+    faults: Longs  # rows by fault
+    n_outside: int
+    example: str
+    timed: bool
+    valued: bool
+    users: IdFiles  # codes in scratch are places in these
+    items: IdFiles
+
+
+def scan_log(events: Events, scratch: str) -> list[Scan]:
+    """Scan every part of a log, one task each."""
+    arguments = [
+        (part, events.rules, files.join(scratch, f"scan-{i}"), i)
+        for i, part in enumerate(events.frame.to_delayed())
+    ]
+    return blocks.run(_scan, arguments, name="ingest-scan")
+
+
+def judge(scans: Sequence[Scan], events: Events) -> list[AuditStep]:
+    """Begin the audit, or refuse a log with bad rows or none."""
+    rows = sum(scan.n_rows for scan in scans)
+    if rows == 0:
+        msg = f"{events.source} has no rows; expected at least one event below the header"
+        raise InputError(msg)
+    faults = np.sum([scan.faults for scan in scans], axis=0)
+    if faults.any() and events.rules.bad_rows == "error":
+        reasons = "; ".join(f"{n} x {why}" for n, why in zip(faults, FAULTS, strict=True) if n)
+        example = next(scan.example for scan in scans if scan.example)
+        msg = (
+            f"{events.source} has {faults.sum()} bad rows of {rows}: {reasons}. "
+            f"The first is {example}. "
+            'Mend them, or drop them with clean(events, bad_rows="drop") (--bad-rows drop)'
+        )
+        raise InputError(msg)
+    audit = [AuditStep("read", rows, rows, events.source)]
+    for number, why in zip(faults.tolist(), FAULTS, strict=True):
+        audit.append(AuditStep("bad rows", rows, rows - number, why))
+        rows -= number
+    n_outside = sum(scan.n_outside for scan in scans)
+    audit.append(
+        AuditStep("range", rows, rows - n_outside, f"value_range={events.rules.value_range}")
+    )
+    if rows == n_outside:
+        msg = f"{events.source}: none of its rows is left after cleaning; loosen the rules"
+        raise InputError(msg)
+    return audit
+
+
+def _scan(frame: pd.DataFrame, rules: CleanRules, folder: str, part: int) -> Scan:
+    """Judge the rows of one part, keep the good ones in scratch, and count their ids."""
+    faults = row_faults(frame)
+    bad = faults >= 0
+    beyond = ~bad & outside(frame, rules.value_range)
+    good = frame if not (bad | beyond).any() else frame[~(bad | beyond)]
+    columns, ids = _numbered(good)
+    files.make_folder(folder)
+    with files.writing(folder):
+        for name, values in columns.items():
+            files.write_column(files.join(folder, name), values)
+    saved = {side: save_ids(files.join(folder, f"{side}-ids"), *ids[side]) for side in (USER, ITEM)}
+    example = ""
+    if bad.any():
+        first = int(np.argmax(bad))
+        example = f"row {first + 1} of part {part + 1}: {frame.iloc[first].to_dict()}"
+    counts = np.bincount(faults[bad], minlength=len(FAULTS))
+    return Scan(
+        folder,
+        len(frame),
+        counts,
+        int(beyond.sum()),
+        example,
+        TIMESTAMP in columns,
+        VALUE in columns,
+        saved[USER],
+        saved[ITEM],
+    )
+
+
+def _numbered(
+    frame: pd.DataFrame,
+) -> tuple[dict[str, NDArray[Any]], dict[str, tuple[pd.Series, Longs]]]:
+    """Return the columns with ids as codes of this part alone, and each side's ids and counts."""
+    columns: dict[str, NDArray[Any]] = {}
+    ids = {}
+    for side in (USER, ITEM):
+        columns[side], distinct, counts = factorize(frame[side])
+        ids[side] = (distinct, counts)
+    if VALUE in frame:
+        columns[VALUE] = frame[VALUE].to_numpy(np.float32)
+    if TIMESTAMP in frame:
+        columns[TIMESTAMP] = frame[TIMESTAMP].to_numpy("datetime64[us]").view(np.int64)
+    return columns, ids
