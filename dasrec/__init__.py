@@ -12,7 +12,7 @@ from dasrec.errors import (
 )
 from dasrec.evaluate import evaluate
 from dasrec.events import Events, read_events
-from dasrec.ingest import interactions_from_scipy, write_interactions
+from dasrec.ingest import append_interactions, interactions_from_scipy, write_interactions
 from dasrec.interactions import Interactions, open_interactions
 from dasrec.models import ALS, Biases, ImplicitALS, Model, Popular, load_model
 from dasrec.recommend import recommend_all
@@ -26,6 +26,7 @@ from dasrec.split import (
     split_random,
     split_users,
 )
+from dasrec.upkeep import compact, forget, verify
 
 __version__ = "0.1.0"
 
@@ -45,8 +46,11 @@ __all__ = [
     "Popular",
     "Split",
     "StoreError",
+    "append_interactions",
     "clean",
+    "compact",
     "evaluate",
+    "forget",
     "interactions_from_scipy",
     "load_model",
     "open_interactions",
@@ -59,5 +63,6 @@ __all__ = [
     "split_listed",
     "split_random",
     "split_users",
+    "verify",
     "write_interactions",
 ]

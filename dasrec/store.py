@@ -11,15 +11,16 @@ import datetime
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.errors import BaseZarrError
 
 from dasrec import files
 from dasrec.errors import InputError, StoreError
@@ -36,6 +37,7 @@ from dasrec.typing import CsrBlock, Ids, Longs, Side
 CHUNK_CELLS = 2**18
 SHARD_CELLS = 2**22
 _CELL_TYPES = {DATA: np.float32, INDICES: np.int32, TIMESTAMPS: np.int64}
+_EMPTY_TOO: Any = {"write_empty_chunks": True}
 _POINTER = re.compile(r"version-(\d{8})\.json")
 _OURS = ("zarr.json", "state-", "scratch-", "version-", ".version-")
 
@@ -233,7 +235,12 @@ class Draft:
         group = zarr.open_group(files.join(self.group_url, side), mode="r+")
         for name, values in ((INDPTR, indptr), (CUTS, cuts)):
             with files.writing(self.url):
-                group.create_array(name, data=values, chunks=(min(CHUNK_CELLS, len(values)),))
+                group.create_array(
+                    name,
+                    data=values,
+                    chunks=(min(CHUNK_CELLS, len(values)),),
+                    config=_EMPTY_TOO,
+                )
 
     def write_ids(self, name: str, ids: Ids, *, start: int, n: int) -> None:
         """Write ids ``start:start + len(ids)`` of a vocabulary of ``n``, from the first on.
@@ -252,7 +259,7 @@ class Draft:
                 )
                 kind = "array" if whole else "string-array"
                 array.attrs.update({"encoding-type": kind, "encoding-version": "0.2.0"})
-            array = zarr.open_array(files.join(self.group_url, name), mode="r+")
+            array = _open(self.group_url, name, mode="r+")
             values = ids if whole else ids.astype(np.dtypes.StringDType())
             array[start : start + len(ids)] = values
 
@@ -301,7 +308,14 @@ class Draft:
 @lru_cache(maxsize=64)
 def _array(group_url: str, name: str) -> zarr.Array[Any]:
     # a state never changes once written, so its open arrays may be kept
-    opened = zarr.open_array(files.join(group_url, name), mode="r")
+    return _open(group_url, name, mode="r")
+
+
+def _open(group_url: str, name: str, *, mode: Literal["r", "r+"]) -> zarr.Array[Any]:
+    """Open an array that takes no missing chunk for zeros, and writes zeros like anything else."""
+    missing = mode == "r+"  # a shard in the making is read before it is there
+    config: Any = {"write_empty_chunks": True, "read_missing_chunks": missing}
+    opened = zarr.open_array(files.join(group_url, name), mode=mode, config=config)
     return opened
 
 
@@ -312,9 +326,23 @@ def matrix_shape(group_url: str, side: Side) -> tuple[int, int]:
     return int(shape[0]), int(shape[1])
 
 
+@contextlib.contextmanager
+def _reading(place: str) -> Iterator[None]:
+    """Turn what missing or damaged bytes raise into a :class:`StoreError` that names the place."""
+    try:
+        yield
+    except (BaseZarrError, FileNotFoundError, ValueError, RuntimeError) as error:
+        msg = (
+            f"{place} cannot be read: its bytes are damaged, or a newer version took its place "
+            f"({str(error).splitlines()[0]}). Open the store again, or run dasrec verify"
+        )
+        raise StoreError(msg) from error
+
+
 def read_array(group_url: str, name: str) -> NDArray[Any]:
     """Read a small array as a whole; strings come as str objects."""
-    values = np.asarray(_array(group_url, name)[:])
+    with _reading(f"{group_url}/{name}"):
+        values = np.asarray(_array(group_url, name)[:])
     return values.astype(object) if values.dtype.kind == "T" else values
 
 
@@ -325,14 +353,15 @@ def read_rows(group_url: str, side: Side, start: int, stop: int, *, timed: bool)
     """
     n_rows = matrix_shape(group_url, side)[0]
     start, stop = min(start, n_rows), min(stop, n_rows)
-    indptr = np.asarray(_array(group_url, f"{side}/{INDPTR}")[start : stop + 1])
-    cells = slice(int(indptr[0]), int(indptr[-1]))
     n_columns = matrix_shape(group_url, side)[1]
-    parts = {
-        name: np.asarray(_array(group_url, f"{side}/{name}")[cells])
-        for name in _CELL_TYPES
-        if name != TIMESTAMPS or timed
-    }
+    with _reading(f"{group_url}/{side}"):
+        indptr = np.asarray(_array(group_url, f"{side}/{INDPTR}")[start : stop + 1])
+        cells = slice(int(indptr[0]), int(indptr[-1]))
+        parts = {
+            name: np.asarray(_array(group_url, f"{side}/{name}")[cells])
+            for name in _CELL_TYPES
+            if name != TIMESTAMPS or timed
+        }
     return CsrBlock(
         indptr - indptr[0], parts[INDICES], parts[DATA], n_columns, parts.get(TIMESTAMPS)
     )
@@ -348,7 +377,7 @@ def write_cells(
     """
     with files.writing(group_url):
         for name, values in columns.items():
-            array = zarr.open_array(files.join(group_url, side, name), mode="r+")
+            array = _open(group_url, f"{side}/{name}", mode="r+")
             array[start : start + len(values)] = values
 
 

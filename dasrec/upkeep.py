@@ -12,6 +12,7 @@ import numpy as np
 from dasrec import blocks, cells, files, store
 from dasrec.cells import CellBlock
 from dasrec.clean import AuditStep
+from dasrec.errors import StoreError
 from dasrec.ingest import group_facts, write_groups
 from dasrec.interactions import Interactions, open_interactions
 from dasrec.kernels.csr import rows_of
@@ -199,8 +200,8 @@ def _check_block(
     where = f"{group}/{side}, rows {start} to {stop - 1}"
     try:
         block = store.read_rows(group, side, start, stop, timed=timed)
-    except Exception as error:  # noqa: BLE001 - whatever decoding damaged bytes may raise
-        return _Check(0, 0, [f"{where}: cannot be read ({error})"])
+    except StoreError as error:
+        return _Check(0, 0, [f"{where}: {error}"])
     faults = []
     lengths = np.diff(block.indptr)
     if (lengths < 0).any() or block.indptr[-1] != len(block.indices):

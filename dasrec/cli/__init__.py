@@ -1,0 +1,71 @@
+"""The command line: thin over the public functions, no logic of its own."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import click
+
+import dasrec
+from dasrec import cluster
+from dasrec.cli import models, start, stores
+from dasrec.errors import DasrecError
+
+STOPPED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
+class _Group(click.Group):
+    """Turns errors that dasrec raises on purpose into one line and exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (DasrecError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("Stopped; nothing half-written is in use.", err=True)
+            ctx.exit(STOPPED)
+
+
+@click.group("rec", cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(dasrec.__version__, prog_name="dasrec")
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens to standard error.")
+@click.option(
+    "--cluster",
+    "spec",
+    default="threads",
+    show_default=True,
+    metavar="SPEC",
+    help="Where to run: threads, processes:N, or a scheduler's address (tcp://host:8786).",
+)
+@click.pass_context
+def main(ctx: click.Context, verbose: bool, spec: str) -> None:
+    """Recommendations from interaction logs that do not fit in memory.
+
+    \b
+    Begin with:  dasrec demo
+    """
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    ctx.obj = spec
+    if ctx.invoked_subcommand not in ("doctor", None) and "--help" not in sys.argv:
+        ctx.with_resource(cluster.connect(spec))
+
+
+for command in (
+    start.demo_command,
+    stores.ingest_command,
+    stores.info_command,
+    stores.compact_command,
+    stores.forget_command,
+    stores.verify_command,
+    models.fit_command,
+    models.evaluate_command,
+    models.recommend_command,
+    models.report_command,
+    start.doctor_command,
+):
+    main.add_command(command)

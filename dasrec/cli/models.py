@@ -1,0 +1,179 @@
+"""Commands about models: fit, evaluate, recommend, report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import pandas as pd
+
+import dasrec
+from dasrec import pages
+from dasrec.cli.options import as_json_option, lengths_option, overwrite_option, seed_option
+from dasrec.console import show, show_facts
+from dasrec.errors import InputError
+from dasrec.evaluate import as_record, evaluate_all
+from dasrec.models import MODELS
+from dasrec.report import write_page
+
+
+@click.command("fit")
+@click.argument("store")
+@click.argument("model_place", metavar="MODEL")
+@click.option("--model", "kind", type=click.Choice(list(MODELS)), required=True)
+@click.option("--factors", type=int, metavar="K", help="Length of the latent vectors.")
+@click.option("--iterations", type=int, metavar="N", help="Sweeps over both sides.")
+@click.option("--regularization", type=float, help="Strength of the regularisation.")
+@click.option("--unobserved-weight", type=float, help="Weight of cells that nobody has used.")
+@click.option(
+    "--split", "split_text", metavar="SPLIT", help="Train on its first part: time:0.2, ..."
+)
+@seed_option
+@overwrite_option
+@as_json_option
+def fit_command(
+    store: str,
+    model_place: str,
+    kind: str,
+    split_text: str | None,
+    seed: int | None,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Fit a model on a store, or on the training part of a split of it, and save it.
+
+    \b
+    Example:  dasrec fit my-store my-model --model implicit-als --factors 64 --split time:0.2
+    """
+    model = _make_model(kind, seed, {k: v for k, v in options.items() if v is not None})
+    interactions = dasrec.open_interactions(store)
+    if split_text:
+        interactions = dasrec.parse_split(interactions, split_text, rng=seed).train
+    model.fit(interactions)
+    saved = model.save(model_place, overwrite=overwrite)
+    record = {"model": kind, "place": saved, "parameters": model.get_params(), "split": split_text}
+    if hasattr(model, "history_"):
+        record["objective"] = [float(value) for value in model.history_["objective"].values]
+    show(record, as_json=as_json, human=lambda: show_facts(f"Fitted {kind}", record))
+
+
+def _make_model(kind: str, seed: int | None, given: dict[str, Any]) -> dasrec.Model:
+    known = MODELS[kind]().get_params()
+    for name in given:
+        if name not in known:
+            msg = f"{kind} has no {name}; it has: {', '.join(known) or 'no parameters'}"
+            raise InputError(msg)
+    return MODELS[kind](**given, **({"rng": seed} if "rng" in known else {}))
+
+
+def _split_for(
+    model: dasrec.Model, interactions: dasrec.Interactions, text: str, seed: int | None
+) -> dasrec.Split:
+    """Make the split; a random one by the seed that the model was fitted with, unless told."""
+    seeds = [mask["seed"] for mask in model.trained_on_["masks"] if "seed" in mask]
+    return dasrec.parse_split(
+        interactions, text, rng=seed if seed is not None or not seeds else seeds[0]
+    )
+
+
+@click.command("evaluate")
+@click.argument("model_place", metavar="MODEL")
+@click.argument("store")
+@click.option(
+    "--split", "split_text", required=True, metavar="SPLIT", help="time:0.2, random:0.2, ..."
+)
+@lengths_option
+@click.option("--metric", "metrics", multiple=True, help="Only this one; may be repeated.")
+@click.option("--allow-overlap", is_flag=True, help="Even if the model may know what is tested.")
+@seed_option
+@as_json_option
+def evaluate_command(
+    model_place: str,
+    store: str,
+    split_text: str,
+    n: tuple[int, ...],
+    metrics: tuple[str, ...],
+    allow_overlap: bool,
+    seed: int | None,
+    as_json: bool,
+) -> None:
+    """Measure a model on the test part of the split that it was fitted on.
+
+    \b
+    Example:  dasrec evaluate my-model my-store --split time:0.2 --n 10,20 --json
+    """
+    model = dasrec.load_model(model_place)
+    interactions = dasrec.open_interactions(store)
+    model.check_belongs(interactions)
+    measured = dasrec.evaluate(
+        model,
+        _split_for(model, interactions, split_text, seed),
+        n=n,
+        metrics=metrics or None,
+        allow_overlap=allow_overlap,
+    )
+    record = as_record(measured)
+    title = f"{record['model']}, {record['split']}, {record['n_users']} users"
+    show(record, as_json=as_json, human=lambda: show_facts(title, record["metrics"]))
+
+
+@click.command("recommend")
+@click.argument("model_place", metavar="MODEL")
+@click.argument("store")
+@click.argument("out")
+@click.option("--n", type=int, default=10, show_default=True, help="Length of each list.")
+@overwrite_option
+@as_json_option
+def recommend_command(
+    model_place: str,
+    store: str,
+    out: str,
+    n: int,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write the best items of every user, without what the store knows of them, to Parquet.
+
+    \b
+    Example:  dasrec recommend my-model my-store lists --n 10
+    """
+    model, seen = dasrec.load_model(model_place), dasrec.open_interactions(store)
+    place = dasrec.recommend_all(model, seen, n=n, out=out, overwrite=overwrite)
+    record = {"lists": place, "n": n, "n_users": seen.n_users}
+    show(record, as_json=as_json, human=lambda: show_facts("Recommended", record))
+
+
+@click.command("report")
+@click.argument("store")
+@click.argument("out")
+@click.option("--model", "places", multiple=True, metavar="MODEL", help="May be repeated.")
+@click.option("--split", "split_text", metavar="SPLIT", help="Evaluate the models on it.")
+@lengths_option
+@click.option("--titles", metavar="CSV", help="Table with the columns item_id and title.")
+@as_json_option
+def report_command(
+    store: str,
+    out: str,
+    places: tuple[str, ...],
+    split_text: str | None,
+    n: tuple[int, ...],
+    titles: str | None,
+    as_json: bool,
+) -> None:
+    """Draw one self-contained HTML page about a store and models fitted on it.
+
+    \b
+    Example:  dasrec report my-store page.html --model my-model --split time:0.2
+    """
+    interactions = dasrec.open_interactions(store)
+    models = [dasrec.load_model(place) for place in places]
+    evaluation = None
+    if split_text and models:
+        split = _split_for(models[0], interactions, split_text, None)
+        evaluation = evaluate_all(models, split, n=n)
+    sections = pages.describe(interactions, models, evaluation)
+    known = pd.read_csv(titles).set_index("item_id")["title"] if titles else None
+    sections += [pages.sample_lists(model, interactions, titles=known) for model in models]
+    place = write_page(out, title=f"dasrec: {store}", sections=sections)
+    show({"report": place}, as_json=as_json, human=lambda: click.echo(place))
