@@ -146,7 +146,7 @@ def forget_command(store: str, users: tuple[str, ...], as_json: bool) -> None:
     Example:  dasrec forget my-store --user 4711 && dasrec compact my-store
     """
     known = dasrec.open_interactions(store).user_ids.ids
-    ids = [int(user) for user in users] if known.dtype == np.int64 else list(users)
+    ids = np.array(users).astype(known.dtype)
     interactions = dasrec.forget(store, users=ids)
     show(_store_record(interactions), as_json=as_json, human=lambda: click.echo(repr(interactions)))
 

@@ -1,0 +1,87 @@
+"""Keyed hashes are uniform, and depend on nothing but the seed and the cell."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from dasrec.kernels.hashing import cell_uniform, mix
+from tests import references
+
+GRID = np.meshgrid(np.arange(300, dtype=np.int32), np.arange(300, dtype=np.int32))
+ROWS, COLUMNS = GRID[0].ravel(), GRID[1].ravel()
+# an even draw falls below this once in a million tests
+LEAST_P = 1e-6
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 2**62])
+def test_draws_of_cells_are_uniform(seed: int) -> None:
+    draws = cell_uniform(seed, ROWS, COLUMNS)
+    assert draws.dtype == np.float64
+    assert draws.min() >= 0
+    assert draws.max() < 1
+    assert stats.kstest(draws, "uniform").pvalue > LEAST_P
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_draws_of_rows_alone_are_uniform(seed: int) -> None:
+    draws = cell_uniform(seed, np.arange(100_000, dtype=np.int32))
+    assert stats.kstest(draws, "uniform").pvalue > LEAST_P
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_neighbours_have_nothing_in_common(axis: int) -> None:
+    grid = cell_uniform(3, ROWS, COLUMNS).reshape(300, 300)
+    near = np.delete(grid, 0, axis).ravel(), np.delete(grid, -1, axis).ravel()
+    assert abs(np.corrcoef(*near)[0, 1]) < 5 / np.sqrt(near[0].size)
+
+
+def test_seeds_have_nothing_in_common() -> None:
+    draws = [cell_uniform(seed, ROWS, COLUMNS) for seed in (5, 6)]
+    assert abs(np.corrcoef(*draws)[0, 1]) < 5 / np.sqrt(ROWS.size)
+    assert not (draws[0] == draws[1]).any()
+
+
+def test_a_cell_is_not_its_mirror_image() -> None:
+    off = ROWS != COLUMNS
+    assert not (
+        cell_uniform(1, ROWS[off], COLUMNS[off]) == cell_uniform(1, COLUMNS[off], ROWS[off])
+    ).any()
+
+
+def test_every_row_and_column_gets_its_share() -> None:
+    chosen = (cell_uniform(9, ROWS, COLUMNS) < 0.2).reshape(300, 300)
+    spread = np.sqrt(0.2 * 0.8 * 300)
+    for axis in (0, 1):
+        assert np.abs(chosen.sum(axis) - 60).max() < 6 * spread
+
+
+@given(st.permutations(range(40)), st.integers(0, 2**62))
+def test_order_and_company_do_not_matter(order: list[int], seed: int) -> None:
+    rows, columns = ROWS[:40], COLUMNS[:40]
+    whole = cell_uniform(seed, rows, columns)
+    assert cell_uniform(seed, rows[order], columns[order]).tolist() == whole[order].tolist()
+    alone = [cell_uniform(seed, rows[i : i + 1], columns[i : i + 1])[0] for i in range(40)]
+    assert alone == whole.tolist()
+
+
+def test_the_mixer_is_that_of_splitmix64() -> None:
+    # the first two words of the published generator, from 0
+    state = np.array([references.STEP, 2 * references.STEP % 2**64], np.uint64)
+    assert [hex(word) for word in mix(state)] == ["0xe220a8397b1dcdaf", "0x6e789e6aa1b965f4"]
+
+
+@given(st.integers(0, 2**62), st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1))
+def test_draws_agree_with_whole_numbers(seed: int, row: int, column: int) -> None:
+    # a change here would change every split that somebody has published with its seed
+    rows, columns = np.array([row], np.int32), np.array([column], np.int32)
+    assert cell_uniform(seed, rows, columns)[0] == references.cell_uniform(seed, row, column)
+    assert cell_uniform(seed, rows)[0] == references.cell_uniform(seed, row)
+
+
+def test_the_largest_numbers_are_hashed_too() -> None:
+    most = np.array([2**31 - 1], np.int32)
+    assert 0 <= cell_uniform(0, most, most)[0] < 1
