@@ -133,7 +133,12 @@ def move(source: str, target: str) -> None:
     aside = f"{target}.old-{token()}"
     if exists(target):
         Path(target).replace(aside)
-    Path(path).replace(target)
+    try:
+        Path(path).replace(target)
+    except BaseException:
+        if exists(aside):
+            Path(aside).replace(target)
+        raise
     remove(aside)
 
 

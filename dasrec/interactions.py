@@ -131,7 +131,8 @@ class Interactions:
 
     def read_rows(self, side: Side, start: int, stop: int, *, timed: bool = False) -> CsrBlock:
         """Read rows ``start:stop`` of this view now."""
-        needed = timed or any(mask.needs_timestamp for mask in self.masks)
+        merges_by_time = self.has_timestamps and len(self.group_urls) > 1
+        needed = timed or merges_by_time or any(mask.needs_timestamp for mask in self.masks)
         parts = [
             store.read_rows(group, side, start, stop, timed=needed) for group in self.group_urls
         ]

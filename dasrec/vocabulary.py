@@ -223,12 +223,11 @@ def factorize(column: pd.Series) -> tuple[Ints, pd.Series, Longs]:
 def save_ids(folder: str, ids: pd.Series, counts: Longs) -> IdFiles:
     """Write the distinct ids of one part, so that ranges of them can be read."""
     files.make_folder(folder)
-    firsts = []
-    for number, start in enumerate(range(0, len(ids), ID_ROWS)):
+    # a part without any id has one file too: it says what kind of ids there are none of
+    for number, start in enumerate(range(0, max(1, len(ids)), ID_ROWS)):
         rows = slice(start, start + ID_ROWS)
         _save(files.join(folder, str(number)), ids.iloc[rows], counts[rows])
-        firsts.append(ids.iloc[start])
-    return IdFiles(folder, firsts, len(ids))
+    return IdFiles(folder, ids.iloc[::ID_ROWS].tolist(), len(ids))
 
 
 def merge_ids(parts: Sequence[IdFiles], *, scratch: str, what: str) -> MergedIds:

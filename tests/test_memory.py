@@ -1,0 +1,41 @@
+"""Block sizes depend on the data alone; a step that does not fit is refused with a remedy."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dasrec import memory
+from dasrec.errors import BudgetError
+
+
+@given(st.integers(0, 10**12))
+def test_blocks_are_neither_tiny_nor_huge(n_stored: int) -> None:
+    cells = memory.block_cells(n_stored)
+    assert memory.LEAST_BLOCK_CELLS <= cells <= memory.BLOCK_CELLS
+
+
+@given(st.integers(32 * memory.LEAST_BLOCK_CELLS, 10**12))
+def test_data_that_allow_it_have_32_blocks_or_more(n_stored: int) -> None:
+    assert n_stored / memory.block_cells(n_stored) > 31
+
+
+def test_blocks_past_two_to_the_31_cells_have_the_usual_size() -> None:
+    assert memory.block_cells(2**40) == memory.BLOCK_CELLS
+
+
+def test_what_fits_passes_to_the_last_byte() -> None:
+    memory.check_fits(100, limit=100, what="a step", remedy="wait")
+
+
+def test_what_does_not_fit_is_refused_with_need_limit_and_remedy() -> None:
+    message = "fit needs 2.50 GB and 1.5 MB are available; use fewer factors"
+    with pytest.raises(BudgetError, match=f"^{re.escape(message)}$"):
+        memory.check_fits(2_500_000_000, limit=1_500_000, what="fit", remedy="use fewer factors")
+
+
+def test_the_machine_has_memory_left() -> None:
+    assert memory.limit() > 0
