@@ -21,6 +21,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(STAMP) ## Build .venv with all extras at the pinned versions
+	@:
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing dasrec[$(EXTRAS)] into $(VENV) at the versions of constraints.txt"

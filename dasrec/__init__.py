@@ -1,6 +1,6 @@
 """Recommendations from interaction logs that do not fit in memory, on Dask and Zarr."""
 
-from dasrec.clean import clean
+from dasrec.clean import clean, drop_ids, keep_ids, pseudonymise, within
 from dasrec.errors import (
     BudgetError,
     DasrecError,
@@ -14,7 +14,15 @@ from dasrec.evaluate import evaluate
 from dasrec.events import Events, read_events
 from dasrec.ingest import append_interactions, interactions_from_scipy, write_interactions
 from dasrec.interactions import Interactions, open_interactions
+from dasrec.interop import (
+    interactions_from_anndata,
+    interactions_from_table,
+    to_anndata,
+    to_binsparse,
+    to_coo,
+)
 from dasrec.models import ALS, Biases, ImplicitALS, Model, Popular, load_model
+from dasrec.normalise import BM25, Binarise, Centre, Clip, Log1p, TfIdf, TimeDecay, ZScore
 from dasrec.recommend import recommend_all
 from dasrec.split import (
     Split,
@@ -32,8 +40,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ALS",
+    "BM25",
     "Biases",
+    "Binarise",
     "BudgetError",
+    "Centre",
+    "Clip",
     "DasrecError",
     "DataUnavailableError",
     "DiskError",
@@ -41,20 +53,29 @@ __all__ = [
     "ImplicitALS",
     "InputError",
     "Interactions",
+    "Log1p",
     "MismatchError",
     "Model",
     "Popular",
     "Split",
     "StoreError",
+    "TfIdf",
+    "TimeDecay",
+    "ZScore",
     "append_interactions",
     "clean",
     "compact",
+    "drop_ids",
     "evaluate",
     "forget",
+    "interactions_from_anndata",
     "interactions_from_scipy",
+    "interactions_from_table",
+    "keep_ids",
     "load_model",
     "open_interactions",
     "parse_split",
+    "pseudonymise",
     "read_events",
     "recommend_all",
     "split_by_time",
@@ -63,6 +84,10 @@ __all__ = [
     "split_listed",
     "split_random",
     "split_users",
+    "to_anndata",
+    "to_binsparse",
+    "to_coo",
     "verify",
+    "within",
     "write_interactions",
 ]

@@ -77,11 +77,18 @@ def save(
 
 
 def sort_by_user(
-    scans: Sequence[Scan], users: MergedIds, items: MergedIds, *, dedupe: str, scratch: str
+    scans: Sequence[Scan],
+    users: MergedIds,
+    items: MergedIds,
+    *,
+    keep_users: Bools,
+    dedupe: str,
+    scratch: str,
 ) -> list[CellBlock]:
     """Encode every part, bucket its rows by user, then sort and dedupe each bucket."""
-    cuts = cut_rows(indptr_of(users.counts), memory.block_cells(int(users.counts.sum())))
-    shared = blocks.share((users.light(), items.light(), cuts))
+    counts = users.counts * keep_users
+    cuts = cut_rows(indptr_of(counts), memory.block_cells(int(counts.sum())))
+    shared = blocks.share((users.light(), items.light(), cuts, keep_users))
     arguments = [(scan, i, shared, files.join(scratch, f"map-{i}")) for i, scan in enumerate(scans)]
     pieces = blocks.run(_encode, arguments, name="ingest-map")
     spans = [
@@ -92,10 +99,10 @@ def sort_by_user(
 
 
 def _encode(
-    scan: Scan, part: int, shared: tuple[MergedIds, MergedIds, Longs], folder: str
+    scan: Scan, part: int, shared: tuple[MergedIds, MergedIds, Longs, Bools], folder: str
 ) -> blocks.Pieces:
     """Turn the codes of one part into numbers and bucket the rows by user."""
-    users, items, cuts = shared
+    users, items, cuts, keep_users = shared
     names = [USER, ITEM] + [VALUE] * scan.valued + [TIMESTAMP] * scan.timed
     columns: dict[str, NDArray[Any]] = {
         name: files.read_column(files.join(scan.folder, name), CELL_TYPES[name]) for name in names
@@ -106,6 +113,10 @@ def _encode(
     columns[USER] = numbers[columns[USER]]
     columns[ITEM] = items.numbers(part)[columns[ITEM]]
     files.remove(scan.folder)
+    if not keep_users.all():
+        stays = keep_users[columns[USER]]
+        columns = {name: values[stays] for name, values in columns.items()}
+        buckets = buckets[stays]
     return blocks.write_pieces(folder, buckets, len(cuts) - 1, columns)
 
 

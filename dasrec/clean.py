@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from dasrec.checks import check_choice, check_count, check_number
 from dasrec.errors import InputError
 from dasrec.events import CleanRules, Events
 from dasrec.schema import ITEM, STEP, TIMESTAMP, USER, VALUE
-from dasrec.typing import BadRows, Bools, Dedupe
+from dasrec.typing import BadRows, Bools, Dedupe, RowRule
 
 FAULTS = (
     "user id is missing",
@@ -44,6 +45,7 @@ def clean(
     min_user: int = _DEFAULT.min_user,
     min_item: int = _DEFAULT.min_item,
     value_range: tuple[float, float] | None = _DEFAULT.value_range,
+    max_user: float | None = _DEFAULT.max_user,
 ) -> Events:
     """Ask for cleaning, lazily; :func:`dasrec.write_interactions` does it in its one pass.
 
@@ -63,10 +65,13 @@ def clean(
         doi:10.1016/0378-8733(83)90028-X).
     value_range : (low, high), optional
         Drop events whose value lies outside, ends included.
+    max_user : number, optional
+        Drop users with more events than this, as no person has: a count of at least 1, or below 1
+        the share of users to keep, for instance 0.999.
 
     Returns
     -------
-    Events, with these rules in place of any before.
+    Events, with these rules in place of any before; rules for rows, like :func:`within`, stay.
 
     Raises
     ------
@@ -90,8 +95,152 @@ def clean(
         if low > high:
             msg = f"value_range is {value_range!r}; expected (low, high) with low <= high"
             raise InputError(msg)
-    rules = CleanRules(bad_rows, dedupe, min_user, min_item, value_range)
+    if max_user is not None:
+        check_number(max_user, name="max_user", above=0)
+    rules = CleanRules(
+        bad_rows, dedupe, min_user, min_item, value_range, max_user, events.rules.rows
+    )
     return replace(events, rules=rules)
+
+
+@dataclass(frozen=True)
+class _InRange:
+    """Rows whose value lies in a range, ends included."""
+
+    low: float
+    high: float
+    step = "range"
+
+    @property
+    def why(self) -> str:
+        return f"value from {self.low} to {self.high}"
+
+    def __call__(self, frame: pd.DataFrame) -> Bools:
+        return np.asarray(frame[VALUE].between(self.low, self.high))
+
+
+@dataclass(frozen=True)
+class _Within:
+    """Rows of a span of time, its end excluded."""
+
+    since: str | None
+    until: str | None
+    step = "time"
+
+    @property
+    def why(self) -> str:
+        return f"since={self.since}, until={self.until}"
+
+    def __call__(self, frame: pd.DataFrame) -> Bools:
+        stays = np.ones(len(frame), np.bool_)
+        if self.since is not None:
+            stays &= (frame[TIMESTAMP] >= _moment(self.since)).to_numpy()
+        if self.until is not None:
+            stays &= (frame[TIMESTAMP] < _moment(self.until)).to_numpy()
+        return stays
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """Rows whose id is on a list, or is not."""
+
+    side: str
+    ids: tuple[int | str, ...]
+    on_list: bool
+    step = "list"
+
+    @property
+    def why(self) -> str:
+        return f"{self.side} {'on' if self.on_list else 'not on'} a list of {len(self.ids)}"
+
+    def __call__(self, frame: pd.DataFrame) -> Bools:
+        return np.asarray(frame[self.side].isin(self.ids) == self.on_list)
+
+
+def within(events: Events, *, since: str | None = None, until: str | None = None) -> Events:
+    """Keep the events of a span of time, lazily.
+
+    Parameters
+    ----------
+    since, until : ISO 8601 date or time, UTC unless it says otherwise
+        The end is not part of the span.
+
+    Raises
+    ------
+    InputError
+        The events have no timestamps, or a time cannot be read.
+    """
+    if not events.has_timestamps:
+        msg = f"{events.source} was read without timestamps; name their column in read_events"
+        raise InputError(msg)
+    for text in (since, until):
+        if text is not None:
+            _moment(text)
+    return _with_rule(events, _Within(since, until))
+
+
+def keep_ids(events: Events, *, users: Any = None, items: Any = None) -> Events:
+    """Keep the events of listed users, of listed items, or of both, lazily."""
+    return _with_lists(events, users, items, on_list=True)
+
+
+def drop_ids(events: Events, *, users: Any = None, items: Any = None) -> Events:
+    """Drop the events of listed users and of listed items, lazily."""
+    return _with_lists(events, users, items, on_list=False)
+
+
+def _with_lists(events: Events, users: Any, items: Any, *, on_list: bool) -> Events:
+    for side, ids in ((USER, users), (ITEM, items)):
+        if ids is not None:
+            events = _with_rule(events, _Listed(side, tuple(np.asarray(ids).tolist()), on_list))
+    return events
+
+
+def _with_rule(events: Events, rule: RowRule) -> Events:
+    rules = replace(events.rules, rows=(*events.rules.rows, rule))
+    return replace(events, rules=rules)
+
+
+def _moment(text: str) -> pd.Timestamp:
+    try:
+        moment = pd.Timestamp(text)
+    except ValueError as error:
+        msg = f"{text!r} is no time; expected one like 2026-01-31 or 2026-01-31T12:00"
+        raise InputError(msg) from error
+    return moment.tz_convert("UTC").tz_localize(None) if moment.tz is not None else moment
+
+
+def pseudonymise(events: Events, *, key: bytes) -> Events:
+    """Replace user ids by keyed hashes, lazily, so that raw ids never reach a store.
+
+    BLAKE2b with ``key``, 128 bits, as 32 hexadecimal digits; the same id and key always give the
+    same pseudonym. Whoever has the key can find out whether an id they know is in a store.
+    RFC 7693.
+
+    Parameters
+    ----------
+    events : Events
+    key : bytes
+        16 to 64 secret bytes; they are in the graph of ``events.frame``, never in a store.
+
+    Raises
+    ------
+    InputError
+        The key is too short or too long.
+    """
+    if not 16 <= len(key) <= 64:
+        msg = "key must be 16 to 64 secret bytes, for instance secrets.token_bytes(32)"
+        raise InputError(msg)
+    meta = events.frame._meta.assign(**{USER: pd.Series([], dtype="str")})
+    frame = events.frame.map_partitions(_pseudonyms, key, meta=meta)
+    return replace(events, frame=frame)
+
+
+def _pseudonyms(frame: pd.DataFrame, key: bytes) -> pd.DataFrame:
+    codes, ids = pd.factorize(frame[USER])
+    names = [blake2b(str(each).encode(), digest_size=16, key=key).hexdigest() for each in ids]
+    hashed = pd.Series(names, dtype="str").reindex(codes).set_axis(frame.index)
+    return frame.assign(**{USER: hashed})
 
 
 def row_faults(frame: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.int8]]:
@@ -118,11 +267,9 @@ def _bad_times(times: pd.Series) -> Bools:
     return np.asarray(times.to_numpy("datetime64[us]").view(np.int64) < 0)
 
 
-def outside(frame: pd.DataFrame, value_range: tuple[float, float] | None) -> Bools:
-    """Mark the rows whose value lies outside ``value_range``."""
-    if value_range is None or VALUE not in frame:
-        return np.zeros(len(frame), np.bool_)
-    return np.asarray(~frame[VALUE].between(*value_range))
+def row_rules(rules: CleanRules) -> tuple[RowRule, ...]:
+    """Return all that is asked of each row by itself, in the order in which it is applied."""
+    return (*rules.rows, *([_InRange(*rules.value_range)] if rules.value_range else []))
 
 
 def audit_dataset(steps: Sequence[AuditStep]) -> xr.Dataset:

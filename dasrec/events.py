@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from dasrec.checks import check_choice, check_columns
 from dasrec.errors import InputError
 from dasrec.readers import Part, find_files, open_log
 from dasrec.schema import ITEM, TIMESTAMP, USER, VALUE
-from dasrec.typing import BadRows, Dedupe, IdKind, TimeUnit
+from dasrec.typing import BadRows, Dedupe, IdKind, RowRule, TimeUnit
 
 _PLAIN_INTEGER = r"^(0|-?[1-9]\d{0,18})$"
 _ID_DTYPES = {"int64": "Int64", "string": "str"}
@@ -34,6 +34,8 @@ class CleanRules:
     min_user: int = 1
     min_item: int = 1
     value_range: tuple[float, float] | None = None
+    max_user: float | None = None
+    rows: tuple[RowRule, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class _Layout(NamedTuple):
     columns: dict[str, str]  # canonical name -> name in the log
     kinds: dict[str, str]  # user, item -> int64 or string
     unit: TimeUnit
+    weights: Mapping[str, float] | None = None  # of event types
 
 
 def read_events(
@@ -75,7 +78,7 @@ def read_events(
     *,
     user: str,
     item: str,
-    value: str | None = None,
+    value: str | tuple[str, Mapping[str, float]] | None = None,
     timestamp: str | None = None,
     ids: IdKind = "auto",
     timestamp_unit: TimeUnit = "s",
@@ -88,8 +91,9 @@ def read_events(
         Delimited text with a header (``.csv``, ``.tsv``, ``.txt``, ``.dat``; separator found in the
         header; compressed too), JSON lines, Parquet, or Arrow/Feather.
     user, item, value, timestamp : names of columns
-        Without ``value`` every event weighs 1. Numeric timestamps count ``timestamp_unit`` since
-        1970-01-01 UTC; others are parsed as ISO 8601.
+        Without ``value`` every event weighs 1; a pair like ``("event", {"click": 1, "buy": 5})``
+        names a column of event types and what each weighs, others are bad rows. Numeric timestamps
+        count ``timestamp_unit`` since 1970-01-01 UTC; others are parsed as ISO 8601.
     ids : {"auto", "int64", "string"}
         What ids are. ``auto`` takes integers if the first rows all are, written as ``str`` writes
         them.
@@ -114,13 +118,15 @@ def read_events(
     """
     check_choice(ids, name="ids", choices=("auto", "int64", "string"))
     check_choice(timestamp_unit, name="timestamp_unit", choices=("s", "ms", "us", "ns"))
-    given = {USER: user, ITEM: item, VALUE: value, TIMESTAMP: timestamp}
+    name, weights = value if isinstance(value, tuple) else (value, None)
+    given = {USER: user, ITEM: item, VALUE: name, TIMESTAMP: timestamp}
     columns = {canonical: name for canonical, name in given.items() if name is not None}
+    layout = _Layout(columns, _kinds(ids), timestamp_unit, weights)
     if isinstance(paths, (pd.DataFrame, dd.DataFrame)):
-        return _from_frame(paths, _Layout(columns, _kinds(ids), timestamp_unit))
+        return _from_frame(paths, layout)
     found = find_files(paths)
     log = open_log(found, list(columns.values()))
-    layout = _settle(_Layout(columns, _kinds(ids), timestamp_unit), log.first)
+    layout = _settle(layout, log.first)
     frame = dd.from_map(
         partial(_read_part, log.read, layout), log.parts, meta=_meta(layout), label="read-events"
     )
@@ -196,6 +202,8 @@ def _canonical(frame: pd.DataFrame, *, layout: _Layout, where: str) -> pd.DataFr
     }
     if VALUE in layout.columns:
         raw = frame[layout.columns[VALUE]]
+        if layout.weights is not None:
+            raw = raw.astype("object").map(layout.weights)
         columns[VALUE] = pd.to_numeric(raw, errors="coerce").astype("float64")
     if TIMESTAMP in layout.columns:
         columns[TIMESTAMP] = _times(frame[layout.columns[TIMESTAMP]], layout.unit)
@@ -219,7 +227,8 @@ def _ids(raw: pd.Series, kind: str, where: str) -> pd.Series:
     except pa.ArrowException as error:
         msg = f'{where}: ids of {raw.name!r} are not all integers ({error}); pass ids="string"'
         raise InputError(msg) from error
-    return pd.Series(whole.to_pandas(types_mapper=_pandas_type), index=raw.index)
+    found: pd.Series = whole.to_pandas(types_mapper=_pandas_type)
+    return found.set_axis(raw.index)  # an index given to Series() would pick rows by label
 
 
 def _times(raw: pd.Series, unit: TimeUnit) -> pd.Series:

@@ -33,14 +33,18 @@ from dasrec.schema import (
     USER_ITEMS,
     VALUE,
 )
-from dasrec.typing import Ids
+from dasrec.typing import Bools, Ids, Longs
 from dasrec.vocabulary import IdHash, Vocabulary, merge_ids
 
 logger = logging.getLogger(__name__)
 
 
 def write_interactions(
-    events: Events, url: str | os.PathLike[str], *, overwrite: bool = False
+    events: Events,
+    url: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    quarantine: str | os.PathLike[str] | None = None,
 ) -> Interactions:
     """Clean the events and write them as an interaction store, eagerly, in one pass over the log.
 
@@ -53,6 +57,8 @@ def write_interactions(
     overwrite : bool
         Whether a store that is there already is replaced. It stays readable until the new one is
         whole.
+    quarantine : path or fsspec URL, optional
+        Folder where bad rows are kept as Parquet, with ``part``, ``row`` and ``reason``.
 
     Returns
     -------
@@ -75,7 +81,7 @@ def write_interactions(
     draft = store.Draft(url, INTERACTIONS_KIND, overwrite=overwrite)
     try:
         with blocks.scratch(draft.url) as scratch:
-            _ingest(events, draft, scratch)
+            _ingest(events, draft, scratch, quarantine=quarantine)
     except BaseException:
         draft.abandon()
         raise
@@ -145,18 +151,28 @@ def _check_goes_with(events: Events, base: Interactions) -> None:
 
 
 def _ingest(
-    events: Events, draft: store.Draft, scratch: str, base: Interactions | None = None
+    events: Events,
+    draft: store.Draft,
+    scratch: str,
+    base: Interactions | None = None,
+    quarantine: str | os.PathLike[str] | None = None,
 ) -> None:
     rules = events.rules
-    scans = scan_log(events, scratch)
+    scans = scan_log(events, scratch, files.absolute(quarantine) if quarantine else None)
     audit = judge(scans, events)
     users = merge_ids([scan.users for scan in scans], scratch=scratch, what="user")
     items = merge_ids([scan.items for scan in scans], scratch=scratch, what="item")
     if base is not None:
         users, items = users.after(base.user_ids), items.after(base.item_ids)
     _check_sides(len(users.counts), len(items.counts))
-    found = cells.sort_by_user(scans, users, items, dedupe=rules.dedupe, scratch=scratch)
-    n_before, n_cells = int(users.counts.sum()), sum(block.n_cells for block in found)
+    people = _people(users.counts, rules.max_user)
+    if rules.max_user is not None:
+        n_all, n_left = int(users.counts.sum()), int(users.counts[people].sum())
+        audit.append(AuditStep("bots", n_all, n_left, f"max_user={rules.max_user}"))
+    found = cells.sort_by_user(
+        scans, users, items, keep_users=people, dedupe=rules.dedupe, scratch=scratch
+    )
+    n_before, n_cells = int(users.counts[people].sum()), sum(block.n_cells for block in found)
     audit.append(AuditStep("duplicates", n_before, n_cells, f"dedupe={rules.dedupe!r}"))
     keep_users, keep_items = (np.ones(len(side.counts), np.bool_) for side in (users, items))
     if base is None:
@@ -172,6 +188,13 @@ def _ingest(
         draft, found, ids, facts=group_facts(rules.dedupe, audit), scratch=scratch, base=base
     )
     logger.info("wrote %s interactions to %s", sum(block.n_cells for block in found), draft.url)
+
+
+def _people(counts: Longs, max_user: float | None) -> Bools:
+    """Mark the users whose number of events a person may have."""
+    if max_user is None:
+        return np.ones(len(counts), np.bool_)
+    return counts <= (max_user if max_user >= 1 else np.quantile(counts[counts > 0], max_user))
 
 
 def group_facts(dedupe: str, audit: Sequence[AuditStep]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import os
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from scipy import sparse
 
 from dasrec import blocks, files, memory, store
 from dasrec.clean import AuditStep, audit_dataset
-from dasrec.errors import InputError, StoreError
+from dasrec.errors import InputError, MismatchError, StoreError
 from dasrec.kernels.csr import (
     collapse,
     indptr_of,
@@ -35,7 +36,7 @@ from dasrec.schema import (
     USER_IDS,
     USER_ITEMS,
 )
-from dasrec.typing import Bools, CsrBlock, Dedupe, Ids, Ints, Longs, Mask, Side
+from dasrec.typing import Bools, CsrBlock, Dedupe, Ids, Ints, Longs, Mask, Side, Transform
 from dasrec.vocabulary import Vocabulary
 
 
@@ -58,6 +59,8 @@ class Interactions:
     has_timestamps : bool
     masks : tuple of Mask
         An interaction belongs to this view if all of them say so.
+    transforms : tuple of Transform
+        What is done to the stored weights when they are read, the first one first.
     """
 
     url: str
@@ -71,9 +74,11 @@ class Interactions:
     item_hash: str
     dedupe: Dedupe = "last"
     masks: tuple[Mask, ...] = ()
+    transforms: tuple[Transform, ...] = ()
 
     def __repr__(self) -> str:
         part = " (a part of it)" if self.masks else ""
+        part += "".join(f", {type(each).__name__}" for each in self.transforms)
         return (
             f"<Interactions: {self.n_users:,} users x {self.n_items:,} items, "
             f"{self.n_stored:,} stored{part}, {self.url}>"
@@ -129,20 +134,55 @@ class Interactions:
             raise InputError(msg)
         return replace(self, masks=(*self.masks, mask))
 
+    def transform(self, transform: Transform) -> Interactions:
+        """Return the view whose weights ``transform`` changes when they are read, lazily.
+
+        Parameters
+        ----------
+        transform : Transform
+            One of :mod:`dasrec.normalise`, fitted on the training part. It is copied: fitting it
+            again does not change this view.
+
+        Raises
+        ------
+        InputError
+            It is not fitted, or it needs timestamps and there are none.
+        MismatchError
+            It was fitted on a store where numbers stand for other users or items.
+        """
+        facts = transform.describe()
+        if transform.needs_timestamp and not self.has_timestamps:
+            msg = (
+                f"{self.url} has no timestamps and {type(transform).__name__} needs them; write it "
+                "again from a log with a timestamp column"
+            )
+            raise InputError(msg)
+        for what, ours in (("user", self.user_hash), ("item", self.item_hash)):
+            if facts.get(f"{what}_hash", ours) != ours:
+                msg = (
+                    f"this {type(transform).__name__} does not belong to {self.url}: their {what} "
+                    "vocabularies differ; fit it on this store"
+                )
+                raise MismatchError(msg)
+        return replace(self, transforms=(*self.transforms, copy.copy(transform)))
+
     def read_rows(self, side: Side, start: int, stop: int, *, timed: bool = False) -> CsrBlock:
         """Read rows ``start:stop`` of this view now."""
         merges_by_time = self.has_timestamps and len(self.group_urls) > 1
-        needed = timed or merges_by_time or any(mask.needs_timestamp for mask in self.masks)
+        rules: tuple[Mask | Transform, ...] = (*self.masks, *self.transforms)
+        needed = timed or merges_by_time or any(rule.needs_timestamp for rule in rules)
         parts = [
             store.read_rows(group, side, start, stop, timed=needed) for group in self.group_urls
         ]
         width = self.n_items if side == USER_ITEMS else self.n_users
         block = merge_blocks(parts, (stop - start, width), self.dedupe)
-        if not self.masks:
-            return block
-        rows = rows_of(block.indptr) + np.int32(start)
-        users, items = (rows, block.indices) if side == USER_ITEMS else (block.indices, rows)
-        keep = np.ones(len(rows), np.bool_)
+        if self.masks:
+            block = self._masked(block, side, start)
+        return self._transformed(block, side, start) if self.transforms else block
+
+    def _masked(self, block: CsrBlock, side: Side, start: int) -> CsrBlock:
+        users, items = _cells(block, side, start)
+        keep = np.ones(len(users), np.bool_)
         for mask in self.masks:
             keep &= mask(users, items, block.timestamps)
         times = None if block.timestamps is None else block.timestamps[keep]
@@ -154,12 +194,21 @@ class Interactions:
             times,
         )
 
+    def _transformed(self, block: CsrBlock, side: Side, start: int) -> CsrBlock:
+        users, items = _cells(block, side, start)
+        weights = block.data
+        for transform in self.transforms:
+            weights = transform(users, items, weights, block.timestamps)
+        return block._replace(data=weights)
+
     def map_blocks(
         self, task: Callable[..., Any], side: Side, *shared: Any, name: str, progress: bool = True
     ) -> list[Any]:
         """Run ``task(self, side, start, stop, *shared)`` for every block; results in order."""
         cuts = self.cuts(side)
-        arguments = [(self, side, int(start), int(stop), *shared) for start, stop in pairwise(cuts)]
+        # masks and transforms may hold arrays as long as the vocabularies: one copy a worker
+        view = blocks.share(self) if self.masks or self.transforms else self
+        arguments = [(view, side, int(start), int(stop), *shared) for start, stop in pairwise(cuts)]
         return blocks.run(task, arguments, name=name, progress=progress)
 
     def counts(self, side: Side) -> Longs:
@@ -202,6 +251,12 @@ class Interactions:
     def __getstate__(self) -> dict[str, Any]:
         # a task that takes this along must not take cached vocabularies too
         return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+def _cells(block: CsrBlock, side: Side, start: int) -> tuple[Ints, Ints]:
+    """Return the user and the item of every cell of a block that begins at row ``start``."""
+    rows = rows_of(block.indptr) + np.int32(start)
+    return (rows, block.indices) if side == USER_ITEMS else (block.indices, rows)
 
 
 def _csr(view: Interactions, side: Side, start: int, stop: int) -> sparse.csr_array[np.float32]:

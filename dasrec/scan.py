@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dasrec import blocks, files
-from dasrec.clean import FAULTS, AuditStep, outside, row_faults
+from dasrec.clean import FAULTS, AuditStep, row_faults, row_rules
 from dasrec.errors import InputError
 from dasrec.events import CleanRules, Events
 from dasrec.schema import ITEM, TIMESTAMP, USER, VALUE
@@ -24,7 +24,7 @@ class Scan(NamedTuple):
     folder: str
     n_rows: int
     faults: Longs  # rows by fault
-    n_outside: int
+    dropped: list[int]  # rows by rule
     example: str
     timed: bool
     valued: bool
@@ -32,10 +32,10 @@ class Scan(NamedTuple):
     items: IdFiles
 
 
-def scan_log(events: Events, scratch: str) -> list[Scan]:
-    """Scan every part of a log, one task each."""
+def scan_log(events: Events, scratch: str, quarantine: str | None = None) -> list[Scan]:
+    """Scan every part of a log, one task each; bad rows go to ``quarantine`` if it is named."""
     arguments = [
-        (part, events.rules, files.join(scratch, f"scan-{i}"), i)
+        (part, events.rules, files.join(scratch, f"scan-{i}"), i, quarantine)
         for i, part in enumerate(events.frame.to_delayed())
     ]
     return blocks.run(_scan, arguments, name="ingest-scan")
@@ -61,22 +61,27 @@ def judge(scans: Sequence[Scan], events: Events) -> list[AuditStep]:
     for number, why in zip(faults.tolist(), FAULTS, strict=True):
         audit.append(AuditStep("bad rows", rows, rows - number, why))
         rows -= number
-    n_outside = sum(scan.n_outside for scan in scans)
-    audit.append(
-        AuditStep("range", rows, rows - n_outside, f"value_range={events.rules.value_range}")
-    )
-    if rows == n_outside:
+    for number, rule in enumerate(row_rules(events.rules)):
+        gone = sum(scan.dropped[number] for scan in scans)
+        audit.append(AuditStep(rule.step, rows, rows - gone, rule.why))
+        rows -= gone
+    if rows == 0:
         msg = f"{events.source}: none of its rows is left after cleaning; loosen the rules"
         raise InputError(msg)
     return audit
 
 
-def _scan(frame: pd.DataFrame, rules: CleanRules, folder: str, part: int) -> Scan:
+def _scan(
+    frame: pd.DataFrame, rules: CleanRules, folder: str, part: int, quarantine: str | None = None
+) -> Scan:
     """Judge the rows of one part, keep the good ones in scratch, and count their ids."""
     faults = row_faults(frame)
     bad = faults >= 0
-    beyond = ~bad & outside(frame, rules.value_range)
-    good = frame if not (bad | beyond).any() else frame[~(bad | beyond)]
+    good, dropped = frame if not bad.any() else frame[~bad], []
+    for rule in row_rules(rules):
+        stays = rule(good)
+        dropped.append(len(good) - int(stays.sum()))
+        good = good[stays]
     columns, ids = _numbered(good)
     files.make_folder(folder)
     with files.writing(folder):
@@ -84,6 +89,8 @@ def _scan(frame: pd.DataFrame, rules: CleanRules, folder: str, part: int) -> Sca
             files.write_column(files.join(folder, name), values)
     saved = {side: save_ids(files.join(folder, f"{side}-ids"), *ids[side]) for side in (USER, ITEM)}
     example = ""
+    if bad.any() and quarantine is not None:
+        _quarantine(frame[bad], faults[bad], quarantine, part)
     if bad.any():
         first = int(np.argmax(bad))
         example = f"row {first + 1} of part {part + 1}: {frame.iloc[first].to_dict()}"
@@ -92,13 +99,22 @@ def _scan(frame: pd.DataFrame, rules: CleanRules, folder: str, part: int) -> Sca
         folder,
         len(frame),
         counts,
-        int(beyond.sum()),
+        dropped,
         example,
         TIMESTAMP in columns,
         VALUE in columns,
         saved[USER],
         saved[ITEM],
     )
+
+
+def _quarantine(rows: pd.DataFrame, faults: NDArray[np.int8], folder: str, part: int) -> None:
+    """Keep bad rows as they were read, each with its place and the reason."""
+    reasons = np.array(FAULTS, object)[faults]
+    table = rows.assign(part=part, row=rows.index, reason=reasons)
+    content = table.to_parquet(index=False)
+    with files.writing(folder):
+        files.replace(files.join(folder, f"part-{part:05}.parquet"), content)
 
 
 def _numbered(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from dasrec.errors import InputError
 from dasrec.interactions import Interactions
 from dasrec.kernels.csr import rows_of
 from dasrec.kernels.hashing import cell_uniform
-from dasrec.typing import Bools, Ids, Ints, Longs, Rng, Side
+from dasrec.typing import Bools, Ids, Ints, Longs, Rng, Side, Transform
 
 _BINS = 2**16
 
@@ -49,6 +49,21 @@ class Split:
     def folds_in(self) -> bool:
         """Whether users are tested that no model was trained on."""
         return self.seen != self.train
+
+    def transform(self, transform: Transform) -> Split:
+        """Return the split whose three views have other weights when read, lazily.
+
+        Parameters
+        ----------
+        transform : Transform
+            Fitted on ``train``, and on nothing else.
+        """
+        return replace(
+            self,
+            train=self.train.transform(transform),
+            seen=self.seen.transform(transform),
+            test=self.test.transform(transform),
+        )
 
 
 @dataclass(frozen=True)

@@ -214,21 +214,9 @@ class Draft:
         group.attrs.update(
             {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": list(shape)}
         )
-        chunk = min(CHUNK_CELLS, max(1, n_stored))
-        sharded = n_stored > CHUNK_CELLS
         for name, dtype in _CELL_TYPES.items():
             if name != TIMESTAMPS or timed:
-                group.create_array(
-                    name,
-                    shape=(n_stored,),
-                    dtype=dtype,
-                    chunks=(chunk,),
-                    shards=(SHARD_CELLS,) if sharded else None,
-                    compressors=(
-                        BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"),
-                        Crc32cCodec(),
-                    ),
-                )
+                _create_cells(group, name, n_stored, dtype)
 
     def write_index(self, side: Side, indptr: Longs, cuts: Longs) -> None:
         """Write where each row begins and how rows are cut into blocks."""
@@ -305,6 +293,25 @@ class Draft:
             files.remove(self.url)
 
 
+def _create_cells(group: zarr.Group, name: str, n: int, dtype: Any) -> None:
+    group.create_array(
+        name,
+        shape=(n,),
+        dtype=dtype,
+        chunks=(min(CHUNK_CELLS, max(1, n)),),
+        shards=(SHARD_CELLS,) if n > CHUNK_CELLS else None,
+        compressors=(BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec()),
+    )
+
+
+def create_group(url: str, attrs: Mapping[str, Any], sizes: Mapping[str, tuple[int, Any]]) -> None:
+    """Make a Zarr group of empty arrays, each of a length and dtype, for :func:`write_cells`."""
+    with files.writing(url):
+        group = zarr.create_group(url, zarr_format=3, attributes=dict(attrs))
+        for name, (n, dtype) in sizes.items():
+            _create_cells(group, name, n, dtype)
+
+
 @lru_cache(maxsize=64)
 def _array(group_url: str, name: str) -> zarr.Array[Any]:
     # a state never changes once written, so its open arrays may be kept
@@ -367,9 +374,7 @@ def read_rows(group_url: str, side: Side, start: int, stop: int, *, timed: bool)
     )
 
 
-def write_cells(
-    group_url: str, side: Side, start: int, columns: Mapping[str, NDArray[Any]]
-) -> None:
+def write_cells(group_url: str, side: str, start: int, columns: Mapping[str, NDArray[Any]]) -> None:
     """Write stored cells from position ``start``; the caller owns every shard that this touches.
 
     Two tasks that write one shard would lose data, so ``start`` must be a multiple of

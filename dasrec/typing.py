@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -31,6 +32,24 @@ Rng = int | np.random.Generator | None
 Task = Callable[..., Any]
 
 
+class RowRule(Protocol):
+    """Says which rows of a log stay; each rule has a line of its own in the audit."""
+
+    @property
+    def step(self) -> str:
+        """How the audit calls it."""
+        ...
+
+    @property
+    def why(self) -> str:
+        """What exactly it asks for."""
+        ...
+
+    def __call__(self, frame: pd.DataFrame) -> Bools:
+        """Return a boolean array, True where the row stays."""
+        ...
+
+
 class Mask(Protocol):
     """Says which interactions belong to a view, by a pure function of the cell."""
 
@@ -42,6 +61,26 @@ class Mask(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Return JSON-able facts that identify the mask."""
+        ...
+
+
+class Transform(Protocol):
+    """Gives interactions other weights, by a pure function of the cell."""
+
+    needs_timestamp: bool
+
+    def __call__(
+        self, users: Ints, items: Ints, weights: Floats, timestamps: Longs | None
+    ) -> Floats:
+        """Return the weights that stand for the given ones."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return JSON-able facts that identify the transform.
+
+        ``user_hash`` and ``item_hash`` are among them where it has learned something of each user
+        or item: the vocabularies that it goes with.
+        """
         ...
 
 

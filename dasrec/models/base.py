@@ -35,7 +35,7 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
     user_ids_, item_ids_ : Vocabulary
         Whom and what the model knows.
     trained_on_ : dict
-        The store, its state and the masks of the view that the model was fitted on.
+        The store, its state, and the masks and transforms of the view that the model was fitted on.
     """
 
     name: ClassVar[str]
@@ -269,6 +269,7 @@ def view_of(interactions: Interactions) -> dict[str, Any]:
         "user_hash": interactions.user_hash,
         "item_hash": interactions.item_hash,
         "masks": [mask.describe() for mask in interactions.masks],
+        "transforms": [transform.describe() for transform in interactions.transforms],
     }
 
 

@@ -1,0 +1,20 @@
+"""Run what a page of the documentation shows."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def run_page(name: str) -> dict[str, Any]:
+    """Run the Python blocks of a page one after the other, as a reader would; return the names."""
+    text = (DOCS / name).read_text("utf-8")
+    found = re.findall(r"^( *)```python\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    for _, code in found:
+        exec(compile(textwrap.dedent(code), name, "exec"), names)
+    return names
