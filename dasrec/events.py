@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
+import dask
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
@@ -127,9 +128,9 @@ def read_events(
     found = find_files(paths)
     log = open_log(found, list(columns.values()))
     layout = _settle(layout, log.first)
-    frame = dd.from_map(
-        partial(_read_part, log.read, layout), log.parts, meta=_meta(layout), label="read-events"
-    )
+    read = partial(_read_part, log.read, layout)
+    with dask.config.set({"dataframe.convert-string": False}):  # strings are what we make them
+        frame = dd.from_map(read, log.parts, meta=_meta(layout), label="read-events")
     source = found[0] if len(found) == 1 else f"{found[0]} and {len(found) - 1} more"
     return Events(frame, source)
 
@@ -173,7 +174,7 @@ def _id_kind(column: pa.ChunkedArray) -> str:
     text = column.cast(pa.string())
     if len(text) == 0:
         return "string"
-    whole = pc.match_substring_regex(text, r"^(0|-?[1-9]\d{0,17})$")  # "007" stays a string
+    whole = pc.match_substring_regex(text, _PLAIN_INTEGER)  # "007" stays a string
     return "int64" if pc.all(whole).as_py() else "string"
 
 

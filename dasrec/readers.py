@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import io
+import lzma
 import os
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -94,9 +98,26 @@ def open_log(found: Sequence[str], columns: Sequence[str]) -> Log:
         (ARROW_SUFFIXES, _open_arrow),
     ):
         if kinds <= set(suffixes):
-            return opener(found, columns)
+            with _decoding(found[0]):
+                log = opener(found, columns)
+            return log._replace(read=partial(_read, log.read))
     msg = f"the files are of several types ({', '.join(sorted(kinds))}); expected one at a time"
     raise InputError(msg)
+
+
+def _read(read: Callable[[Part], pa.Table], part: Part) -> pa.Table:
+    with _decoding(part.path):
+        return read(part)
+
+
+@contextlib.contextmanager
+def _decoding(path: str) -> Iterator[None]:
+    """Turn what damaged bytes raise into an :class:`InputError` that names the file."""
+    try:
+        yield
+    except (pa.ArrowInvalid, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        msg = f"{path} is damaged, or not what its name says: {error}"
+        raise InputError(msg) from error
 
 
 def _counts(path: str, folder: str) -> bool:
