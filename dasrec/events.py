@@ -239,7 +239,8 @@ def _times(raw: pd.Series, unit: TimeUnit) -> pd.Series:
     per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
     if raw.dtype == pd.Int64Dtype() and per_second <= 10**6 and not raw.hasnans:
         whole = raw.to_numpy(np.int64)
-        if len(whole) and np.abs(whole).max() < 2**62 // 10**6 * per_second:
+        most = 2**62 // 10**6 * per_second
+        if len(whole) and -most < whole.min() <= whole.max() < most:
             exact = (whole * (10**6 // per_second)).view("datetime64[us]")
             return pd.Series(exact, index=raw.index, copy=False)
     numbers = pd.to_numeric(raw, errors="coerce")

@@ -221,7 +221,9 @@ def test_event_types_have_weights(tmp_path: Path) -> None:
 
 
 def test_bad_rows_go_to_quarantine_with_their_reasons(tmp_path: Path) -> None:
-    log = pd.DataFrame({"u": [1, 1, 2, None], "i": [1, 2, 1, 2], "v": [1.0, np.inf, 2.0, 1.0]})
+    log = pd.DataFrame(
+        {"u": [1, 1, 2, None, 2], "i": [1, 2, 1, 2, 2], "v": [1.0, np.inf, 2.0, 1.0, 3.0]}
+    )
     events = clean(read_events(log, user="u", item="i", value="v"), bad_rows="drop")
     write_interactions(events, tmp_path / "store", quarantine=tmp_path / "bad")
     kept = pd.read_parquet(tmp_path / "bad")
