@@ -36,7 +36,10 @@ def share(value: Any) -> Any:
     Without a client the value itself comes back, since threads share it anyway.
     """
     client = active_client()
-    return value if client is None else client.scatter(value, broadcast=True, hash=False)
+    if client is None:
+        return value
+    # in a list, since a tuple by itself would be scattered element by element
+    return client.scatter([value], broadcast=True, hash=False)[0]
 
 
 def run(

@@ -139,7 +139,8 @@ class ImplicitALS(_Alternating):
         Weight of every cell, against the stored weight of an observed one. Roughly ``1 / alpha`` of
         Hu, Koren and Volinsky; docs/conventions.md has the exact relation.
     regularization_exponent : float
-        1 scales the regularisation with activity, 0 makes it the same for all.
+        1 scales the regularisation with activity and with the size of the catalogue, 0 makes it
+        the same for all; at 0.5 one ``regularization`` suits catalogues of very different sizes.
     iterations : int
     rng : int, numpy.random.Generator or None
         Seed of the initial item vectors.
@@ -169,9 +170,9 @@ class ImplicitALS(_Alternating):
         self,
         *,
         factors: int = 64,
-        regularization: float = 0.02,
+        regularization: float = 1.0,
         unobserved_weight: float = 1.0,
-        regularization_exponent: float = 1.0,
+        regularization_exponent: float = 0.5,
         iterations: int = 15,
         rng: Rng = None,
     ) -> None:
