@@ -10,11 +10,16 @@ from typing import Any
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
+def python_blocks(page: Path) -> list[str]:
+    """Return the Python blocks of a page."""
+    text = page.read_text("utf-8")
+    found = re.findall(r"^( *)```python\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(code) for _, code in found]
+
+
 def run_page(name: str) -> dict[str, Any]:
     """Run the Python blocks of a page one after the other, as a reader would; return the names."""
-    text = (DOCS / name).read_text("utf-8")
-    found = re.findall(r"^( *)```python\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
     names: dict[str, Any] = {}
-    for _, code in found:
-        exec(compile(textwrap.dedent(code), name, "exec"), names)
+    for code in python_blocks(DOCS / name):
+        exec(compile(code, name, "exec"), names)
     return names

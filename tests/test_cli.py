@@ -1,0 +1,248 @@
+"""The command line: spellings, JSON, exit statuses, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+import dasrec
+from dasrec.cli import main
+from dasrec.datasets import simulate_events
+
+COLUMNS = ["--user", "user", "--item", "item", "--value", "value", "--timestamp", "timestamp"]
+COMMANDS = ["demo", "ingest", "info", "fit", "evaluate", "recommend", "report", "doctor"]
+UPKEEP = ["compact", "forget", "verify"]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(each) for each in arguments])
+
+
+def good(*arguments: object) -> Any:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("log") / "log.csv"
+    simulate_events(5_000, n_users=100, n_items=60, rng=1).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(log: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store and a model of its split by time."""
+    folder = tmp_path_factory.mktemp("made")
+    good("ingest", log, folder / "store", *COLUMNS, "--min-user", 2, "--min-item", 2)
+    good(
+        *("fit", folder / "store", folder / "model", "--model", "als", "--factors", 4),
+        *("--iterations", 3, "--split", "time:0.2", "--seed", 1),
+    )
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS + UPKEEP)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "Example:  dasrec" in result.output
+    assert re.search(rf"\b{command}\b", result.output.split("Example:")[1])
+
+
+def test_evaluate_prints_one_object(made: Path) -> None:
+    found = good("evaluate", made / "model", made / "store", "--split", "time:0.2", "--n", "10,20")
+    assert found["model"] == "als"
+    assert found["split"] == "time:0.2"
+    names = {"rmse", "mae", "precision@10", "recall@20", "ndcg@20", "map@10", "item_coverage@20"}
+    assert names <= found["metrics"].keys()
+    assert all(np.isfinite(value) for value in found["metrics"].values())
+
+
+@pytest.mark.parametrize("kind", ["als", "implicit-als", "popular"])
+@pytest.mark.parametrize("split", ["time:0.2", "random:0.2", "last:1", "users:0.1"])
+def test_all_models_on_all_splits(made: Path, tmp_path: Path, kind: str, split: str) -> None:
+    small = [] if kind == "popular" else ["--factors", 3, "--iterations", 2]
+    store = made / "store"
+    good("fit", store, tmp_path / "m", "--model", kind, *small, "--split", split, "--seed", 5)
+    found = good("evaluate", tmp_path / "m", store, "--split", split, "--n", "5")
+    assert found["metrics"]["recall@5"] >= 0
+
+
+def test_recommend_writes_parquet_and_refuses_to_replace(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "lists"
+    record = good("recommend", made / "model", made / "store", out, "--n", 3)
+    table = pd.read_parquet(out)
+    assert len(table) == 3 * record["n_users"]
+    refused = run("recommend", made / "model", made / "store", out)
+    assert refused.exit_code == 1
+    assert "exists already" in refused.stderr
+
+
+def test_report_is_one_page(made: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    arguments = ["--model", made / "model", "--split", "time:0.2", "--n", "5"]
+    good("report", made / "store", page, *arguments)
+    assert "Evaluation" in page.read_text()
+
+
+def test_info_doctor_and_upkeep(log: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    first = good("ingest", log, store, *COLUMNS)
+    again = good("ingest", log, store, *COLUMNS, "--append")
+    assert (first["version"], again["version"]) == (1, 2)
+    assert good("info", store)["n_users"] == first["n_users"]
+    assert good("verify", store)["faults"] == []
+    good("forget", store, "--user", "3")
+    assert good("compact", store)["version"] == 4
+    assert good("doctor")["faults"] == []
+    for command in (["info", store], ["verify", store], ["doctor"]):
+        assert run(*command).exit_code == 0
+    chunk = next(store.glob("state-*/user_items/data/c/0"))
+    chunk.write_bytes(chunk.read_bytes()[::-1])
+    broken = run("verify", store)
+    assert broken.exit_code == 1
+    assert "user_items, rows" in broken.output
+
+
+HEADER = "user,item,value,timestamp\n"
+ROWS = "1,1,3,10\n1,2,4,11\n2,1,5,12\n"
+BAD_LOGS = {
+    "empty": ("", "is empty"),
+    "header-only": (HEADER, "has no rows"),
+    "no-column": ("who,item,value,timestamp\n1,2,3,4\n", "has no column 'user'; it has: 'who'"),
+    "text-value": (HEADER + ROWS + "2,2,many,13\n", "1 x value is not a finite number"),
+    "nan-value": (HEADER + ROWS + "2,2,nan,13\n", "1 x value is not a finite number"),
+    "infinite-value": (HEADER + ROWS + "2,2,inf,13\n", "1 x value is not a finite number"),
+    "negative-time": (HEADER + ROWS + "2,2,3,-5\n", "timestamp is missing, unparsable or before"),
+    "text-time": (HEADER + ROWS + "2,2,3,noon\n", "timestamp is missing, unparsable or before"),
+    "no-user": (HEADER + ROWS + ",2,3,14\n", "1 x user id is missing"),
+    "no-item": (HEADER + ROWS + "2,,3,14\n", "1 x item id is missing"),
+    "one-user": (HEADER + "1,1,3,10\n1,2,4,11\n", "there is one user left"),
+    "one-item": (HEADER + "1,1,3,10\n2,1,4,11\n", "there is one item left"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LOGS)
+def test_bad_logs_are_refused_and_leave_nothing(tmp_path: Path, name: str) -> None:
+    text, message = BAD_LOGS[name]
+    path = tmp_path / f"{name}.csv"
+    path.write_text(text)
+    result = run("ingest", path, tmp_path / "store", *COLUMNS)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "store").exists()
+
+
+def test_missing_things_are_named(made: Path, tmp_path: Path) -> None:
+    for arguments, message in (
+        (["ingest", tmp_path / "no.csv", tmp_path / "s", *COLUMNS], "is not there"),
+        (["info", tmp_path / "no"], "is not there, or not written by dasrec"),
+        (["fit", made / "store", tmp_path / "m", "--model", "als", "--factors", 0], "factors is 0"),
+        (["fit", made / "store", tmp_path / "m", "--model", "als", "--split", "odd"], "split is"),
+        (["fit", made / "store", tmp_path / "m", "--model", "popular", "--factors", 3], "has no"),
+        (["recommend", made / "model", made / "store", tmp_path / "l", "--n", 10**6], "catalogue"),
+        (["--cluster", "mars", "info", made / "store"], "cluster is 'mars'"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 1, arguments
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_model_of_another_store_and_a_leak_are_refused(
+    made: Path, log: Path, tmp_path: Path
+) -> None:
+    good("ingest", log, tmp_path / "other", *COLUMNS, "--min-item", 120)
+    result = run("evaluate", made / "model", tmp_path / "other", "--split", "time:0.2")
+    assert result.exit_code == 1
+    assert "does not belong" in result.stderr
+    leak = run("evaluate", made / "model", made / "store", "--split", "random:0.3")
+    assert leak.exit_code == 1
+    assert "may know what is tested" in leak.stderr
+
+
+def test_versions_and_cut_off_stores_are_refused(made: Path, log: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    good("ingest", log, store, *COLUMNS)
+    pointer = store / "version-00000001.json"
+    content = json.loads(pointer.read_text())
+    pointer.write_text(json.dumps({**content, "format_version": 99}))
+    newer = run("info", store)
+    assert newer.exit_code == 1
+    assert "format version 99; this dasrec reads version 1" in newer.stderr
+    pointer.unlink()
+    cut_off = run("info", store)
+    assert cut_off.exit_code == 1
+    assert "unfinished: its writing was cut off" in cut_off.stderr
+    good("ingest", log, store, *COLUMNS)
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", "from dasrec.cli import main; main()", *map(str, arguments)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def interrupt_when(process: subprocess.Popen[str], sign: Path, pattern: str) -> tuple[int, str]:
+    """Send Ctrl-C once the sign that work has begun is there."""
+    deadline = time.monotonic() + 60
+    while not list(sign.glob(pattern)) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    return process.wait(timeout=60), process.communicate()[1]
+
+
+def test_ctrl_c_in_the_middle_of_ingest_leaves_what_was_there(tmp_path: Path, log: Path) -> None:
+    store = tmp_path / "store"
+    before = good("ingest", log, store, *COLUMNS)
+    big = tmp_path / "big.csv"
+    simulate_events(1_000_000, n_users=2000, n_items=500, rng=1).to_csv(big, index=False)
+    process = start("ingest", big, store, *COLUMNS, "--overwrite")
+    status, errors = interrupt_when(process, store, "scratch-*/scan-*")
+    assert status == 130, errors
+    assert "Traceback" not in errors
+    assert good("info", store)["n_interactions"] == before["n_interactions"]
+    assert sorted(path.name.split("-")[0] for path in store.iterdir()) == [
+        "state",
+        "version",
+        "zarr.json",
+    ]
+
+
+def test_ctrl_c_in_the_middle_of_fit_leaves_no_model(tmp_path: Path, made: Path) -> None:
+    command = ["fit", made / "store", tmp_path / "model", "--model", "implicit-als"]
+    process = start("--verbose", *command, "--iterations", 100_000, "--factors", 8)
+    with process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "iteration 3" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        errors = process.stderr.read()
+        assert process.wait(timeout=60) == 130, errors
+    assert "Traceback" not in errors
+    assert not any(tmp_path.iterdir())
+
+
+def test_it_is_a_command_of_dask_too() -> None:
+    command = [str(Path(sys.executable).with_name("dask")), "rec", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Recommendations from interaction logs" in result.stdout
+
+
+def test_version() -> None:
+    assert dasrec.__version__ in run("--version").output
