@@ -157,6 +157,12 @@ def _cpu_seconds(tree: Sequence[psutil.Process]) -> float:
     return sum(each.user + each.system for each in spent)
 
 
+def _busy_seconds() -> float:
+    """Return the processor time that the whole machine has spent on anything."""
+    spent = psutil.cpu_times()
+    return sum(spent) - spent.idle - getattr(spent, "iowait", 0.0) - getattr(spent, "guest", 0.0)
+
+
 @contextlib.contextmanager
 def timed() -> Iterator[dict[str, Any]]:
     """Time the body of a job, which ends before its children do.
@@ -164,15 +170,18 @@ def timed() -> Iterator[dict[str, Any]]:
     Yields
     ------
     dict
-        What the job is to return: ``seconds``, ``cpu_seconds``, and ``start_bytes``, which the
-        process and its children held before: interpreter, libraries and idle workers.
+        What the job is to return: ``seconds``, ``cpu_seconds``; ``start_bytes``, which the process
+        and its children held before: interpreter, libraries and idle workers; and ``noise``, the
+        cores that everything else on the machine kept busy meanwhile.
     """
     tree = _tree(os.getpid())
     answer: dict[str, Any] = {"start_bytes": _resident(tree)}
-    cpu, start = _cpu_seconds(tree), time.perf_counter()
+    busy, cpu, start = _busy_seconds(), _cpu_seconds(tree), time.perf_counter()
     yield answer
     answer["seconds"] = time.perf_counter() - start
     answer["cpu_seconds"] = _cpu_seconds(tree) - cpu
+    others = _busy_seconds() - busy - answer["cpu_seconds"]
+    answer["noise"] = max(0.0, others / answer["seconds"])
 
 
 @dataclass

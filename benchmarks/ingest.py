@@ -8,7 +8,8 @@ ascending order, keep the last event of each user and item, write both orientati
 timestamps, and both vocabularies. The shuffle of dask.dataframe does one orientation and numbers
 nothing. Each runs alone in a process of its own, restricted to ``--workers`` cores.
 
-The figures depend on the machine; ratios within one run are what counts.
+The figures depend on the machine; ratios within one run are what counts. ``noise`` tells how many
+cores other programs kept busy meanwhile: where it is not near 0, read the processor time.
 """
 
 from __future__ import annotations
@@ -28,26 +29,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
-from common import (
-    START,
-    Outcome,
-    Rounds,
-    Target,
-    alternate,
-    count,
-    machine,
-    run,
-    say,
-    short,
-    simulated_log,
-    table,
-    timed,
-)
+from common import START, Outcome, Rounds, Target, run, say, short, timed
 
 # Libraries are imported by the job that measures them, so that none carries those of another.
 
-THREADS, STRINGS = "dasrec, threads", "dasrec, threads, strings"
+THREADS, PROCESSES, STRINGS = "dasrec, threads", "dasrec, processes", "dasrec, threads, strings"
 PACKAGES = ("dasrec", "dask", "zarr", "pyarrow", "duckdb")
 SIDES = ("user_items", "item_users")
 
@@ -240,7 +228,7 @@ def main() -> int:
     """Run what the command line asks for."""
     options = _options()
     with tempfile.TemporaryDirectory(dir=options.cache) as folder:
-        log = simulated_log(options.cache, n=10_000, seed=options.seed)
+        log = common.simulated_log(options.cache, n=10_000, seed=options.seed)
         call = partial(run, write_dasrec, cores=options.workers, log=log, strings=False)
         call(out=f"{folder}/warm", cluster="threads")  # compiles the kernels
         results = {n: _measure(n, options, folder) for n in options.sizes}
@@ -250,7 +238,7 @@ def main() -> int:
     if options.json:
         print(json.dumps(_jsonable(results, targets), indent=1))
     else:
-        print(machine(*PACKAGES))
+        print(common.machine(*PACKAGES))
         for n, result in results.items():
             print(f"\n{_report(n, result)}")
         print("", *targets, sep="\n")
@@ -260,8 +248,10 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--events", type=count, default=10**7, help="size of the log, as in 10M")
-    parser.add_argument("--sizes", help="several sizes instead, as in 10M,30M,100M")
+    parser.add_argument(
+        "--events", type=common.count, default=10**7, help="size of the log, as in 10M"
+    )
+    parser.add_argument("--sizes", help="several logs instead, as in 10M,30M,100M")
     parser.add_argument("--repeats", type=int, default=1, help="rounds; medians are shown")
     parser.add_argument("--strings", action="store_true", help="also a log whose ids are strings")
     parser.add_argument("--peers", default="duckdb,dask", help="duckdb,dask; '' for none")
@@ -274,7 +264,7 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     options.cache = options.cache or Path(tempfile.gettempdir()) / "dasrec-benchmarks"
     options.cache.mkdir(parents=True, exist_ok=True)
-    options.sizes = sorted(map(count, options.sizes.split(","))) if options.sizes else []
+    options.sizes = sorted(map(common.count, options.sizes.split(","))) if options.sizes else []
     options.sizes = options.sizes or [options.events]
     options.peers = [peer for peer in options.peers.split(",") if peer]
     options.duckdb_memory = options.duckdb_memory.split(",")
@@ -301,33 +291,27 @@ def _measure(n: int, options: argparse.Namespace, folder: str) -> dict[str, Any]
         jobs[name] = start
 
     for strings in (False, True) if options.strings else (False,):
-        log = simulated_log(options.cache, n=n, seed=options.seed, strings=strings)
+        log = common.simulated_log(options.cache, n=n, seed=options.seed, strings=strings)
         tail = ", strings" if strings else ""
         dasrec = partial(add, job=write_dasrec, facts=facts_dasrec, log=log, strings=strings)
         dasrec(THREADS + tail, cluster="threads")
         if not strings:
-            dasrec(_processes(options), cluster=f"processes:{cores}")
+            dasrec(PROCESSES, cluster=f"processes:{cores}")
         for memory in options.duckdb_memory if "duckdb" in options.peers else ():
             name = f"DuckDB, limit {memory}{tail}"
             add(name, write_duckdb, facts_duckdb, log=log, threads=cores, memory=memory)
         if "dask" in options.peers and not strings:
             add("Dask, shuffle of one side", write_dask, facts_dask, log=log, workers=cores)
-    rounds = alternate(jobs, repeats=options.repeats)
+    rounds = common.alternate(jobs, repeats=options.repeats)
     found = {name: run(facts, cores=cores, out=out).answer for name, (out, facts) in outs.items()}
     reads = run(read_blocks, cores=cores, out=outs[THREADS][0]).answer
-    same = True
-    for name, facts in found.items():
-        base = STRINGS if name.endswith("strings") else THREADS
-        if not agree(found[base], facts):
-            say(f"{name} differs from {base}: {facts} against {found[base]}")
-            same = False
+    bases = {name: STRINGS if name.endswith("strings") else THREADS for name in found}
+    odd = [name for name, base in bases.items() if not agree(found[base], found[name])]
+    for name in odd:
+        say(f"{name} differs from {bases[name]}: {found[name]} against {found[bases[name]]}")
     for out, _ in outs.values():
         shutil.rmtree(out)
-    return {"rounds": rounds, "facts": found, "reads": reads, "agree": same}
-
-
-def _processes(options: argparse.Namespace) -> str:
-    return f"dasrec, {options.workers} processes"
+    return {"rounds": rounds, "facts": found, "reads": reads, "agree": not odd}
 
 
 def _targets(n: int, result: dict[str, Any], options: argparse.Namespace) -> list[Target]:
@@ -341,7 +325,7 @@ def _targets(n: int, result: dict[str, Any], options: argparse.Namespace) -> lis
     if STRINGS in rounds.outcomes:
         slower = rounds.ratio("seconds", STRINGS, THREADS)
         targets.append(Target(f"{short(n)}: time of strings by that of integers", slower, 2.5))
-    slower = rounds.ratio("seconds", _processes(options), THREADS)
+    slower = rounds.ratio("seconds", PROCESSES, THREADS)
     targets.append(Target(f"{short(n)}: time of processes by that of threads", slower, 1.4))
     stored = result["facts"][THREADS]["bytes"].values()
     worst = max(each["data"] + each["indices"] for each in stored)
@@ -374,19 +358,20 @@ def _report(n: int, result: dict[str, Any]) -> str:
                 f"{n / seconds / 1e6:.2f}",
                 f"{rounds.median('peak_bytes', name) / 1e6:.0f}",
                 f"{outcomes[0].answer['start_bytes'] / 1e6:.0f}",
+                f"{statistics.median(each.answer['noise'] for each in outcomes):.2f}",
                 *(
                     f"{rounds.ratio(key, name, THREADS):.2f}"
                     for key in ("seconds", "cpu_seconds", "peak_bytes")
                 ),
             ]
         )
-    header = ("s", "CPU s", "M events/s", "peak MB", "MB at start", "time x", "CPU x", "peak x")
-    parts = [table([f"{short(n)} events, {len(outcomes)} round(s)", *header], rows)]
+    header = "s,CPU s,M events/s,peak MB,at start,noise,time x,CPU x,peak x".split(",")
+    parts = [common.table([f"{short(n)} events, {len(outcomes)} round(s)", *header], rows)]
     stored = result["facts"][THREADS]["bytes"]
     sizes = [[side, *(f"{size:.2f}" for size in stored[side].values())] for side in SIDES]
-    parts.append(table(["stored bytes an interaction", *stored[SIDES[0]]], sizes))
+    parts.append(common.table(["stored bytes an interaction", *stored[SIDES[0]]], sizes))
     rates = [[name, f"{rate / 1e6:.0f}"] for name, rate in result["reads"].items()]
-    parts.append(table(["reading data and indices, by", "MB/s decoded"], rates))
+    parts.append(common.table(["reading data and indices, by", "MB/s decoded"], rates))
     return "\n\n".join(parts)
 
 
@@ -399,7 +384,7 @@ def _jsonable(results: dict[int, dict[str, Any]], targets: list[Target]) -> dict
         }
         sizes[n] = {**result, "rounds": rounds}
     verdicts = [{**vars(each), "passed": each.passed} for each in targets]
-    return {"machine": machine(*PACKAGES), "events": sizes, "targets": verdicts}
+    return {"machine": common.machine(*PACKAGES), "events": sizes, "targets": verdicts}
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def find_files(paths: str | os.PathLike[str] | Sequence[str]) -> list[str]:
     for each in [os.fspath(path) for path in given]:
         fs, path = files.locate(each)
         if "*" in path or "?" in path:
-            matches = sorted(fs.glob(path))
+            matches = sorted(name for name in fs.glob(path) if not _is_mark(name))
         elif fs.isdir(path):
             matches = sorted(name for name in fs.find(path) if _counts(name, path))
         else:
@@ -123,7 +123,11 @@ def _decoding(path: str) -> Iterator[None]:
 def _counts(path: str, folder: str) -> bool:
     """Say whether a file in a folder is data; Spark and others mark what is not by its name."""
     inner = path.removeprefix(folder).split("/")
-    return _suffix(path) in SUFFIXES and not any(name.startswith(("_", ".")) for name in inner)
+    return _suffix(path) in SUFFIXES and not any(_is_mark(name) for name in inner)
+
+
+def _is_mark(path: str) -> bool:
+    return path.rsplit("/", 1)[-1].startswith(("_", "."))
 
 
 def _suffix(path: str) -> str:

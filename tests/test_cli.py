@@ -167,7 +167,7 @@ def test_missing_things_are_named(made: Path, tmp_path: Path) -> None:
 def test_a_model_of_another_store_and_a_leak_are_refused(
     made: Path, log: Path, tmp_path: Path
 ) -> None:
-    good("ingest", log, tmp_path / "other", *COLUMNS, "--min-item", 120)
+    good("ingest", log, tmp_path / "other", *COLUMNS, "--min-item", 80)
     result = run("evaluate", made / "model", tmp_path / "other", "--split", "time:0.2")
     assert result.exit_code == 1
     assert "does not belong" in result.stderr

@@ -202,8 +202,8 @@ def test_a_folder_is_read_in_order_of_names(folder: Path) -> None:
 
 
 def test_globs_and_lists_are_read(folder: Path) -> None:
-    check(read(f"{folder}/[ab].csv" if False else f"{folder}/?.csv"), CANONICAL[:25])
-    check(read(f"{folder}/**/*.csv".replace("**/*", "c/*")), CANONICAL[25:].reset_index(drop=True))
+    check(read(f"{folder}/?.csv"), CANONICAL[:25])
+    check(read(f"{folder}/c/*.csv"), CANONICAL[25:].reset_index(drop=True))
     check(read([str(folder / "a.csv"), str(folder / "b.csv"), str(folder / "c")]))
 
 
@@ -215,9 +215,7 @@ def test_a_log_is_read_by_url(small_parts: None) -> None:
         events = read(paths)
         assert events.frame.npartitions > 2
         check(events)
-    assert read(f"{url}/a.csv").source == f"memory://{url.removeprefix('memory://')}/a.csv".replace(
-        "memory://", "memory:///"
-    ) or read(f"{url}/a.csv").source.startswith("memory://")
+    assert read(f"{url}/a.csv").source.startswith("memory://")
     files.remove(url)
 
 
@@ -322,10 +320,12 @@ def test_integers_stay_exact_beside_gaps(tmp_path: Path) -> None:
     assert frame["user"].isna().tolist() == [False, True, False]
 
 
-def test_the_longest_integers_are_strings_unless_asked_for(tmp_path: Path) -> None:
-    most = str(2**63 - 1)
+def test_the_longest_integers_are_read_exactly(tmp_path: Path) -> None:
+    most = 2**63 - 1
     assert short(tmp_path, f"\n{most},1")["user"].tolist() == [most]
-    assert short(tmp_path, f"\n{most},1", ids="int64")["user"].tolist() == [2**63 - 1]
+    assert short(tmp_path, f"\n{most},1", ids="string")["user"].tolist() == [str(most)]
+    with pytest.raises(InputError, match='pass ids="string"'):
+        short(tmp_path, f"\n{most + 1},1")
 
 
 def test_integers_may_be_asked_for_as_strings(tmp_path: Path) -> None:
@@ -408,7 +408,6 @@ def test_whole_numbers_are_read_as_text_of_them_is(tmp_path: Path, unit: str) ->
         rows(read(tmp_path / f"log.{kind}", timestamp_unit=unit)) for kind in ("csv", "parquet")
     ]
     pd.testing.assert_frame_equal(*both)
-    assert both[0]["timestamp"].isna().sum() == (3 if unit in ("s", "ms") else 0) or unit != "s"
     # each alone too: what one row is must not depend on its neighbours
     for number in numbers[-4:]:
         alone = log[log["when"] == number]

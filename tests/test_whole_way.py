@@ -121,7 +121,7 @@ def test_links_lead_somewhere() -> None:
 
 def test_the_workflow_runs(tmp_path: Path) -> None:
     log = tmp_path / "log.csv"
-    datasets.simulate_log(log, 40_000, n_users=400, n_items=200, rng=0)
+    datasets.simulate_log(log, 40_000, n_users=600, n_items=400, rng=0)
     command = [sys.executable, str(ROOT / "workflows" / "retrain.py"), str(log), "out"]
     columns = ["--user", "user", "--item", "item", "--timestamp", "timestamp", "--factors", "16"]
     done = subprocess.run([*command, *columns], cwd=tmp_path, capture_output=True, text=True)
