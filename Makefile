@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
-demo: $(STAMP) ## Run the whole way on simulated data
+demo: $(STAMP) ## Run the whole way on MovieLens 100K, or on a simulated log
 	@$(BIN)/dasrec demo $(ARGS)
 
 test: $(STAMP) ## Run the tests, but for the slow ones
