@@ -44,6 +44,11 @@ class CellBlock(NamedTuple):
         """How many cells the files hold."""
         return int(self.row_counts.sum())
 
+    def light(self) -> CellBlock:
+        """Return the same without counts, small enough to travel with many tasks."""
+        nothing = np.empty(0, np.int64)
+        return self._replace(row_counts=nothing, column_counts=nothing)
+
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Read cells ``start:stop`` of one column."""
         return files.read_column(files.join(self.folder, name), CELL_TYPES[name], start, stop)
@@ -90,7 +95,7 @@ def sort_by_user(
     cuts = cut_rows(indptr_of(counts), memory.block_cells(int(counts.sum())))
     shared = blocks.share((users.light(), items.light(), cuts, keep_users))
     arguments = [(scan, i, shared, files.join(scratch, f"map-{i}")) for i, scan in enumerate(scans)]
-    pieces = blocks.run(_encode, arguments, name="ingest-map")
+    pieces = blocks.share(blocks.run(_encode, arguments, name="ingest-map"))
     spans = [
         (pieces, b, int(cuts[b]), int(cuts[b + 1]), len(items.counts), dedupe, scratch)
         for b in range(len(cuts) - 1)
@@ -173,7 +178,9 @@ def core(
         shared = blocks.share((keep_users, keep_items))
         if keep_users.all() and keep_items.all():
             return keep_users, keep_items, list(found)
-        counts = blocks.run(_core_counts, [(block, shared) for block in found], name="ingest-core")
+        counts = blocks.run(
+            _core_counts, [(block.light(), shared) for block in found], name="ingest-core"
+        )
         users = np.sum([each[0] for each in counts], axis=0)
         items = np.sum([each[1] for each in counts], axis=0)
         next_users, next_items = users >= min_user, items >= min_item
@@ -181,7 +188,12 @@ def core(
             break
         keep_users, keep_items = next_users, next_items
     arguments = [
-        (block, shared, (int(starts[b]), int(starts[b + 1])), files.join(scratch, f"core-{b}"))
+        (
+            block.light(),
+            shared,
+            (int(starts[b]), int(starts[b + 1])),
+            files.join(scratch, f"core-{b}"),
+        )
         for b, block in enumerate(found)
     ]
     return keep_users, keep_items, blocks.run(_keep_core, arguments, name="ingest-core")
@@ -222,8 +234,10 @@ def transpose(found: Sequence[CellBlock], n_users: int, *, scratch: str) -> list
     """Sort the same cells by item: bucket each block by item, then gather every bucket."""
     counts = np.sum([block.column_counts for block in found], axis=0)
     cuts = cut_rows(indptr_of(counts), memory.block_cells(int(counts.sum())))
-    arguments = [(block, cuts, files.join(scratch, f"turn-{b}")) for b, block in enumerate(found)]
-    pieces = blocks.run(_turn_map, arguments, name="ingest-turn")
+    arguments = [
+        (block.light(), cuts, files.join(scratch, f"turn-{b}")) for b, block in enumerate(found)
+    ]
+    pieces = blocks.share(blocks.run(_turn_map, arguments, name="ingest-turn"))
     reduce_arguments = [
         (pieces, b, (int(cuts[b]), int(cuts[b + 1])), n_users, files.join(scratch, f"items-{b}"))
         for b in range(len(cuts) - 1)
@@ -278,7 +292,7 @@ def write_matrix(
     for start in range(0, n_stored, store.SHARD_CELLS):
         stop = min(start + store.SHARD_CELLS, n_stored)
         ranges = [
-            (block, max(start - first, 0), min(stop - first, block.n_cells))
+            (block.light(), max(start - first, 0), min(stop - first, block.n_cells))
             for block, first in zip(found, offsets[:-1].tolist(), strict=True)
             if first < stop and first + block.n_cells > start
         ]

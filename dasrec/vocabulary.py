@@ -236,9 +236,9 @@ def merge_ids(parts: Sequence[IdFiles], *, scratch: str, what: str) -> MergedIds
     Ids are cut into ranges, one task each, so the vocabulary may be larger than memory; only the
     counts, 8 bytes an id, come back to the caller.
     """
-    edges = _edges(parts)
+    edges, shared = _edges(parts), blocks.share(list(parts))
     arguments = [
-        (parts, edges[r], edges[r + 1], files.join(scratch, f"{what}-{r}"))
+        (shared, edges[r], edges[r + 1], files.join(scratch, f"{what}-{r}"))
         for r in range(len(edges) - 1)
     ]
     merged = blocks.run(_merge_range, arguments, name="ingest-vocabulary")
