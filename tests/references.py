@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +74,7 @@ def parse_micros(text: str | None) -> int | None:
         micros = None if pd.isna(moment) else round(moment.timestamp() * 1e6)
     else:
         micros = round(seconds * 1e6) if math.isfinite(seconds) else None
-    return None if micros is None or micros < 0 else micros
+    return micros if micros is not None and 0 <= micros < 2**62 else None
 
 
 def ingest(
@@ -84,6 +84,7 @@ def ingest(
     min_user: int = 1,
     min_item: int = 1,
     value_range: tuple[float, float] | None = None,
+    max_user: int | None = None,
     whole_ids: bool = False,
 ) -> Ingested:
     """Clean a log row by row, dropping what is bad, and keep one cell of each user and item."""
@@ -99,7 +100,11 @@ def ingest(
     if value_range is not None:
         low, high = value_range
         rows = [row for row in rows if low <= float(str(row.value)) <= high]
-    counts.append(len(rows))
+        counts.append(len(rows))
+    if max_user is not None:
+        events = Counter(row.user for row in rows)
+        rows = [row for row in rows if events[row.user] <= max_user]
+        counts.append(len(rows))
     runs: dict[tuple[Hashable, Hashable], list[Cell]] = defaultdict(list)
     for row in rows:
         pair = (int(row.user), int(row.item)) if whole_ids else (row.user, row.item)
