@@ -147,10 +147,13 @@ def _reduce(
             'keep with clean(events, dedupe="last") (--dedupe last)'
         )
         raise InputError(msg)
-    last = np.append(starts[1:], n_before) - 1
+    last = np.append(starts, n_before)[1:] - 1
     kept = {name: values[starts if dedupe == "first" else last] for name, values in found.items()}
     if VALUE in found:
         kept[VALUE] = collapse(starts, found[VALUE], dedupe)
+        if not np.isfinite(kept[VALUE]).all():
+            msg = "values of one user and item add up to more than float32 holds; scale them down"
+            raise InputError(msg)
     else:
         repeats = last - starts + 1 if dedupe == "sum" else np.ones(len(starts))
         kept[VALUE] = repeats.astype(np.float32)

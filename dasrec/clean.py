@@ -76,7 +76,7 @@ def clean(
     Raises
     ------
     InputError
-        An argument is not what is expected.
+        An argument is not what is expected, or a range is given for events without values.
 
     Examples
     --------
@@ -94,6 +94,9 @@ def clean(
         low, high = (check_number(end, name="value_range") for end in value_range)
         if low > high:
             msg = f"value_range is {value_range!r}; expected (low, high) with low <= high"
+            raise InputError(msg)
+        if VALUE not in events.frame.columns:
+            msg = f"{events.source} was read without values; name their column in read_events"
             raise InputError(msg)
     if max_user is not None:
         check_number(max_user, name="max_user", above=0)

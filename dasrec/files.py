@@ -145,7 +145,8 @@ def move(source: str, target: str) -> None:
 def make_folder(url: str) -> None:
     """Make a folder where the file system has such a thing."""
     fs, path = locate(url)
-    fs.makedirs(path, exist_ok=True)
+    with writing(url):
+        fs.makedirs(path, exist_ok=True)
 
 
 def write_column(url: str, values: NDArray[Any]) -> None:

@@ -296,7 +296,8 @@ def interactions_from_scipy(
     InputError
         A value is not finite, ids do not fit the shape or are not unique, or a place is taken.
     """
-    matrix: Any = sparse.csr_array(user_items, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        matrix: Any = sparse.csr_array(user_items, dtype=np.float32)
     if not matrix.has_canonical_format:
         matrix = matrix.copy()  # sum_duplicates would change the caller's arrays
         matrix.sum_duplicates()

@@ -28,8 +28,8 @@ USER, ITEM, VALUE, TIME = range(len(FAULTS))
 
 @pytest.fixture
 def events() -> Events:
-    log = pd.DataFrame({"u": [1, 1, 2], "i": [1, 1, 2]})
-    return read_events(log, user="u", item="i")
+    log = pd.DataFrame({"u": [1, 1, 2], "i": [1, 1, 2], "v": [1.0, 2.0, 3.0]})
+    return read_events(log, user="u", item="i", value="v")
 
 
 def frame_of(rows: list[tuple[Any, Any, Any, Any]]) -> pd.DataFrame:

@@ -80,11 +80,11 @@ def collapse(starts: Longs, values: Floats, policy: str) -> Floats:
 
     Returns
     -------
-    float32, shape (n_runs,); sums are taken in float64.
+    float32, shape (n_runs,); sums are taken in float64, and infinite where float32 is too small.
     """
     if policy == "first":
         return np.asarray(values[starts])
-    ends = np.append(starts[1:], values.shape[0])
+    ends = np.append(starts, values.shape[0])[1:]
     if policy == "last":
         return np.asarray(values[ends - 1])
     if policy == "max":
@@ -92,7 +92,8 @@ def collapse(starts: Longs, values: Floats, policy: str) -> Floats:
     totals = np.add.reduceat(values.astype(np.float64), starts)
     if policy == "mean":
         totals /= ends - starts
-    return totals.astype(np.float32)
+    with np.errstate(over="ignore"):
+        return totals.astype(np.float32)
 
 
 def run_starts(rows: Ints, columns: Ints) -> Longs:
