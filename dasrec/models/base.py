@@ -49,6 +49,8 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
     def fit(self, interactions: Interactions, y: None = None) -> Self:
         """Learn from the interactions, eagerly, and return the model itself.
 
+        Interrupted or refused, it leaves the model as it was.
+
         Parameters
         ----------
         interactions : Interactions
@@ -64,9 +66,15 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
             The factors would not fit in memory; nothing was started.
         """
         self._check()
-        self._learn(interactions)
-        self.user_ids_, self.item_ids_ = interactions.user_ids, interactions.item_ids
-        self.trained_on_ = view_of(interactions)
+        before = dict(vars(self))
+        try:
+            self._learn(interactions)
+            self.user_ids_, self.item_ids_ = interactions.user_ids, interactions.item_ids
+            self.trained_on_ = view_of(interactions)
+        except BaseException:
+            # half of a new fit does not go with the rest of the one before
+            self.__dict__ = before
+            raise
         return self
 
     @abstractmethod
