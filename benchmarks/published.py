@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 import dasrec
+from dasrec import DataUnavailableError
 from dasrec.datasets import LogFiles, movielens_100k
 from dasrec.evaluate import as_record
 
@@ -102,7 +103,8 @@ def show(ratings: dict[str, Any], ranking: dict[str, Any], checks: dict[str, boo
     table = pd.concat([pd.DataFrame(ratings).T, published])
     print("Rating prediction, 5-fold cross-validation\n", table.round(4).to_string(), "\n")
     table = pd.concat([pd.DataFrame(ranking).T, pd.DataFrame(PUBLISHED_RANKING).T])
-    print("Item ranking, GroupLens' folds\n", table.round(4).to_string(na_rep="-"), "\n")
+    print("Item ranking, GroupLens' folds\n", table.round(4).to_string(na_rep="-"))
+    print("MyMediaLite's figures are for u1 alone: there, Popular has those of MostPopular.\n")
     for what, holds in checks.items():
         print("PASS" if holds else "FAIL", what)
 
@@ -112,7 +114,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
-    log = movielens_100k()
+    try:
+        log = movielens_100k()
+    except DataUnavailableError as error:
+        print(error, file=sys.stderr)
+        return 1
     with tempfile.TemporaryDirectory() as folder:
         events = dasrec.read_events(list(log.paths), **log.columns)
         store = dasrec.write_interactions(events, Path(folder) / "store")

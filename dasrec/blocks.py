@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -73,7 +74,7 @@ def run(
         client = active_client()
         if client is None:
             return _run_here(tasks, label, bar)
-        return _run_on(client, tasks, bar)
+        return _run_on(client, tasks, label, bar)
 
 
 def _run_here(tasks: list[Delayed], label: str, bar: Any) -> list[Any]:
@@ -92,17 +93,22 @@ def _run_here(tasks: list[Delayed], label: str, bar: Any) -> list[Any]:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _run_on(client: Any, tasks: list[Delayed], bar: Any) -> list[Any]:
+def _run_on(client: Any, tasks: list[Delayed], label: str, bar: Any) -> list[Any]:
     futures = client.compute(tasks)
-    results = []
+    for future in futures:
+        future.add_done_callback(lambda _: bar.update())
     try:
-        for future in futures:
-            results.append(future.result())
-            bar.update()
+        return list(client.gather(futures))  # raises the first error at once
     except BaseException:
         client.cancel(futures, force=True)
+        # what a worker has begun cannot be stopped; it must not go on writing behind our back
+        while any(client.run(_is_busy, label, on_error="ignore").values()):
+            time.sleep(0.05)
         raise
-    return results
+
+
+def _is_busy(label: str, dask_worker: Any) -> bool:
+    return any(str(task.key).startswith(label) for task in dask_worker.state.executing)
 
 
 def stack(

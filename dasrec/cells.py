@@ -261,7 +261,9 @@ def _turn_reduce(
     # pieces come in order of users, so a stable sort by item leaves users ascending within each
     order, _ = counting_sort(columns[ITEM] - np.int32(span[0]), span[1] - span[0])
     columns = {name: values[order] for name, values in columns.items()}
-    return save(folder, columns, row=ITEM, span=span, n_columns=n_users)
+    saved = save(folder, columns, row=ITEM, span=span, n_columns=n_users)
+    # nobody asks how often each user occurs, and every block would come back with all of them
+    return saved._replace(column_counts=np.empty(0, np.int64))
 
 
 def write_matrix(

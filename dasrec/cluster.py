@@ -17,6 +17,8 @@ from threadpoolctl import threadpool_info
 from dasrec import blocks
 from dasrec.errors import InputError
 
+# a terminal sends Ctrl-C to the workers too; this process is who stops them
+_LEAVE_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 PACKAGES = ("dasrec", "dask", "distributed", "zarr", "numpy", "scipy", "numba", "pyarrow", "xarray")
 
 
@@ -41,12 +43,14 @@ def connect(spec: str = "threads") -> Iterator[Client | None]:
     """
     if spec == "threads":
         yield None
-    elif spec.startswith("processes:") and spec.partition(":")[2].isdigit():
-        n = int(spec.partition(":")[2])
+    elif (n := _processes(spec)) > 0:
         threads = max(1, CPU_COUNT // n)
         with (
             LocalCluster(
-                n_workers=n, threads_per_worker=threads, dashboard_address=":0"
+                n_workers=n,
+                threads_per_worker=threads,
+                dashboard_address=":0",
+                preload=[_LEAVE_CTRL_C],
             ) as cluster,
             Client(cluster) as client,
         ):
@@ -59,6 +63,12 @@ def connect(spec: str = "threads") -> Iterator[Client | None]:
             f"cluster is {spec!r}; expected threads, processes:N or an address like tcp://host:8786"
         )
         raise InputError(msg)
+
+
+def _processes(spec: str) -> int:
+    """Return N of ``processes:N``, 0 if the spec is another."""
+    kind, _, n = spec.partition(":")
+    return int(n) if kind == "processes" and n.isdecimal() else 0
 
 
 def _client_of(address: str) -> Client:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,9 +70,11 @@ def evaluate(
         A metric is unknown or does not apply, ``n`` is larger than the catalogue, or nothing is
         tested.
     MismatchError
-        The model belongs to another store, or was fitted on something else than ``split.train``.
+        The model belongs to another store, was fitted on something else than ``split.train``, or
+        predicts values on another scale than those of the split.
     """
     model.check_belongs(split.train)
+    _check_scale(model, split)
     if not allow_overlap:
         _check_trained_on(model, split)
     lengths = check_lengths(n, n_items=split.train.n_items)
@@ -119,6 +121,25 @@ def as_record(evaluation: xr.Dataset) -> dict[str, Any]:
         else:
             figures[str(name)] = float(values)
     return {**evaluation.attrs, "metrics": figures}
+
+
+def _check_scale(model: Model, split: Split) -> None:
+    """Refuse weights on another scale than the model learned, wherever they are looked at.
+
+    Ranking only asks what was used, so there a model may have learned from other weights.
+    """
+    learned, given = model.trained_on_["transforms"], view_of(split.train)["transforms"]
+    if learned != given and (model.predicts_values or split.folds_in):
+        msg = (
+            f"the model learned from weights transformed by {_names(learned)}, and those of "
+            f"{split.spec} are transformed by {_names(given)}; evaluate it on "
+            "split.transform(...), the split that it was fitted on"
+        )
+        raise MismatchError(msg)
+
+
+def _names(transforms: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(str(each.get("transform")) for each in transforms) or "nothing"
 
 
 def _check_trained_on(model: Model, split: Split) -> None:

@@ -22,7 +22,11 @@ from dasrec.errors import DiskError, InputError
 
 def locate(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the file system of a path or URL and the path in it."""
-    fs, path = url_to_fs(os.fspath(url))
+    try:
+        fs, path = url_to_fs(os.fspath(url))
+    except (ImportError, ValueError) as error:  # no such protocol, or its package is missing
+        msg = f"{url} cannot be opened: {error}"
+        raise InputError(msg) from error
     return fs, str(path)
 
 

@@ -39,6 +39,16 @@ from dasrec.schema import (
 from dasrec.typing import Bools, CsrBlock, Dedupe, Ids, Ints, Longs, Mask, Side, Transform
 from dasrec.vocabulary import Vocabulary
 
+_FACTS = (
+    "n_users",
+    "n_items",
+    "n_stored",
+    "has_timestamps",
+    "user_hash",
+    "item_hash",
+    "dedupe",
+)
+
 
 @dataclass(frozen=True)
 class Interactions:
@@ -346,18 +356,12 @@ def _version_of(url: str, as_of: str) -> int:
 def open_pointer(pointer: store.Pointer) -> Interactions:
     """Return the interactions of a version."""
     facts = pointer.facts
-    whole = Interactions(
-        url=pointer.url,
-        version=pointer.version,
-        group_urls=pointer.group_urls,
-        n_users=facts["n_users"],
-        n_items=facts["n_items"],
-        n_stored=facts["n_stored"],
-        has_timestamps=facts["has_timestamps"],
-        user_hash=facts["user_hash"],
-        item_hash=facts["item_hash"],
-        dedupe=facts["dedupe"],
-    )
+    try:
+        known = {name: facts[name] for name in _FACTS}
+    except KeyError as error:
+        msg = f"version {pointer.version} of {pointer.url} is damaged, it lacks {error}"
+        raise StoreError(msg) from error
+    whole = Interactions(pointer.url, pointer.version, pointer.group_urls, **known)
     forgotten = tuple(facts.get("forgotten", ()))
     return whole.where(NotForgotten(forgotten)) if forgotten else whole
 

@@ -57,7 +57,8 @@ def recommend_all(
     Raises
     ------
     InputError
-        ``n`` is larger than the catalogue, or ``out`` is taken.
+        ``n`` is larger than the catalogue, or ``out`` is taken, with ``overwrite`` by something
+        else than lists.
     MismatchError
         The model does not belong to the store.
     DiskError
@@ -70,9 +71,7 @@ def recommend_all(
     model.check_belongs(seen)
     (length,) = check_lengths(n, n_items=seen.n_items)
     place = files.absolute(out)
-    if files.exists(place) and not overwrite:
-        msg = f"{out} exists already; pass overwrite=True (--overwrite) or choose another place"
-        raise InputError(msg)
+    _check_place(place, overwrite=overwrite)
     users, items = model.scoring_vectors()
     # the same call finds its own finished parts again, another call does not
     draft = f"{place}.part-{_fingerprint(users, items, seen, length)}"
@@ -83,6 +82,21 @@ def recommend_all(
         files.replace(files.join(draft, DONE), b"")
         files.move(draft, place)
     return place
+
+
+def _check_place(place: str, *, overwrite: bool) -> None:
+    """Refuse a place that is taken, and to replace anything but lists."""
+    if not files.exists(place):
+        return
+    if not overwrite:
+        msg = f"{place} exists already; pass overwrite=True (--overwrite) or choose another place"
+        raise InputError(msg)
+    fs, path = files.locate(place)
+    found = fs.ls(path, detail=False) if fs.isdir(path) else [path]
+    names = [each.rstrip("/").rsplit("/", 1)[-1] for each in found]
+    if not fs.isdir(path) or not all(name == DONE or name.startswith("part-") for name in names):
+        msg = f"{place} is something else than lists; choose another place"
+        raise InputError(msg)
 
 
 def _fingerprint(users: Floats, items: Floats, seen: Interactions, n: int) -> str:

@@ -19,25 +19,19 @@ import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.errors import BaseZarrError
 
 from dasrec import files
 from dasrec.errors import InputError, StoreError
-from dasrec.schema import (
-    CUTS,
-    DATA,
-    FORMAT_VERSION,
-    INDICES,
-    INDPTR,
-    TIMESTAMPS,
-)
+from dasrec.schema import CUTS, DATA, FORMAT_VERSION, INDICES, INDPTR, TIMESTAMPS
 from dasrec.typing import CsrBlock, Ids, Longs, Side
 
 CHUNK_CELLS = 2**18
 SHARD_CELLS = 2**22
 _CELL_TYPES = {DATA: np.float32, INDICES: np.int32, TIMESTAMPS: np.int64}
 _EMPTY_TOO: Any = {"write_empty_chunks": True}
+_SMALL = (ZstdCodec(level=3), Crc32cCodec())
 _POINTER = re.compile(r"version-(\d{8})\.json")
 _OURS = ("zarr.json", "state-", "scratch-", "version-", ".version-")
 
@@ -180,6 +174,8 @@ class Draft:
         if self.versions and not overwrite and base is None:
             msg = f"{url} exists already; pass overwrite=True (--overwrite) or choose another place"
             raise InputError(msg)
+        if self.versions:
+            self._check_kind()
         if not all(name.startswith(_OURS) or name.endswith(".partial") for name in self._names()):
             # what is not ours would be lost if this were abandoned
             msg = f"{url} is something else than a store; choose a new place"
@@ -191,6 +187,15 @@ class Draft:
         except BaseException:
             self.abandon()
             raise
+
+    def _check_kind(self) -> None:
+        """Refuse to replace a store by a model, or the other way round."""
+        name, found = pointer_name(self.versions[-1]), self.kind
+        with contextlib.suppress(ValueError):  # what is damaged may be replaced
+            found = files.read_json(files.join(self.url, name)).get("kind", found)
+        if found != self.kind:
+            msg = f"{self.url} holds {found!r}; choose another place for {self.kind!r}"
+            raise InputError(msg)
 
     def _names(self) -> list[str]:
         """List what lies at the place, unless it is a finished store."""
@@ -227,6 +232,7 @@ class Draft:
                     name,
                     data=values,
                     chunks=(min(CHUNK_CELLS, len(values)),),
+                    compressors=_SMALL,
                     config=_EMPTY_TOO,
                 )
 
@@ -243,6 +249,7 @@ class Draft:
                     shape=(n,),
                     dtype=np.int64 if whole else np.dtypes.StringDType(),
                     chunks=(min(CHUNK_CELLS, max(1, n)),),
+                    compressors=_SMALL,
                     overwrite=True,
                 )
                 kind = "array" if whole else "string-array"
@@ -322,14 +329,14 @@ def _open(group_url: str, name: str, *, mode: Literal["r", "r+"]) -> zarr.Array[
     """Open an array that takes no missing chunk for zeros, and writes zeros like anything else."""
     missing = mode == "r+"  # a shard in the making is read before it is there
     config: Any = {"write_empty_chunks": True, "read_missing_chunks": missing}
-    opened = zarr.open_array(files.join(group_url, name), mode=mode, config=config)
-    return opened
+    return zarr.open_array(files.join(group_url, name), mode=mode, config=config)
 
 
 @lru_cache(maxsize=64)
 def matrix_shape(group_url: str, side: Side) -> tuple[int, int]:
     """Return the number of rows and columns of one orientation of a group."""
-    shape: Any = zarr.open_group(files.join(group_url, side), mode="r").attrs["shape"]
+    with _reading(f"{group_url}/{side}"):
+        shape: Any = zarr.open_group(files.join(group_url, side), mode="r").attrs["shape"]
     return int(shape[0]), int(shape[1])
 
 
@@ -358,9 +365,8 @@ def read_rows(group_url: str, side: Side, start: int, stop: int, *, timed: bool)
 
     Cost: the chunks that these rows touch are read and decoded; nothing else is.
     """
-    n_rows = matrix_shape(group_url, side)[0]
+    n_rows, n_columns = matrix_shape(group_url, side)
     start, stop = min(start, n_rows), min(stop, n_rows)
-    n_columns = matrix_shape(group_url, side)[1]
     with _reading(f"{group_url}/{side}"):
         indptr = np.asarray(_array(group_url, f"{side}/{INDPTR}")[start : stop + 1])
         cells = slice(int(indptr[0]), int(indptr[-1]))

@@ -79,7 +79,7 @@ def random_matrix(shape: tuple[int, int], *, rng: int) -> Matrix:
 
 
 def some_ids(n: int, kind: type) -> Ids:
-    """Return ``n`` ids: integers, some negative, or strings, some beyond ASCII, not in order."""
+    """Return ``n`` ids: integers, some negative, or strings, some beyond ASCII."""
     if kind is int:
         return np.arange(n) * 7 - 9
     return np.array([f"{'é' if number % 3 else 'e'} {number:04}" for number in range(n)], object)

@@ -7,6 +7,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -255,7 +256,7 @@ def time_cut(times: np.ndarray[Any, Any], fraction: float) -> int:
     If that is the very last moment, the one microsecond before it, so that something is tested.
     """
     ordered = sorted(times.tolist())
-    goal = (1 - fraction) * len(ordered)
+    goal = (1 - Fraction(str(fraction))) * len(ordered)
     cut = next(time for rank, time in enumerate(ordered, 1) if rank >= goal)
     return min(cut, ordered[-1] - 1)
 

@@ -1,7 +1,8 @@
-"""The objectives, recomputed densely in float64; bad parameters; clusters."""
+"""Alternating least squares: objectives in float64, minima, scaling, bad input, clusters."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -9,95 +10,221 @@ from unittest import mock
 import dask
 import numpy as np
 import pytest
+from distributed import Client, LocalCluster, get_task_stream
+from scipy import sparse
 
 import dasrec
-from dasrec import ALS, ImplicitALS, InputError, Interactions
-from dasrec.testing import planted_matrix
+from dasrec import ALS, BudgetError, ImplicitALS, InputError, Interactions
+from dasrec.models import als
+from dasrec.testing import planted_matrix, planted_ratings
+from tests import references_models as references
+
+BOTH = pytest.mark.parametrize("kind", [ALS, ImplicitALS])
+ROWS = pytest.mark.parametrize("factors", [3, 24], ids=["rows longer", "rows shorter"])
+Kind = type[ALS] | type[ImplicitALS]
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Interactions:
-    return dasrec.interactions_from_scipy(planted_matrix(), tmp_path / "data")
+def odd_matrix() -> sparse.csr_array[Any]:
+    """Return the planted matrix with broken weights, and one stored zero."""
+    matrix = planted_matrix()
+    matrix.data *= np.random.default_rng(1).uniform(0.1, 1.5, matrix.nnz).astype(np.float32)
+    matrix.data[7] = 0
+    return matrix
 
 
-def implicit_objective(matrix: np.ndarray, model: ImplicitALS) -> float:
-    x, y = (f.values.astype(float) for f in (model.user_factors_, model.item_factors_))
-    scores, there, a = x @ y.T, matrix != 0, model.unobserved_weight
-    loss = (matrix * (1 - scores) ** 2).sum() + a * (scores**2).sum()
-    for vectors, counts, other in ((x, there.sum(1), len(y)), (y, there.sum(0), len(x))):
-        ridge = model.regularization * (counts + a * other) ** model.regularization_exponent
-        loss += (ridge * (vectors**2).sum(axis=1)).sum()
-    return float(loss)
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Interactions:
+    with mock.patch("dasrec.memory.LEAST_BLOCK_CELLS", 200):
+        made = dasrec.interactions_from_scipy(odd_matrix(), tmp_path_factory.mktemp("als") / "data")
+    assert len(made.cuts("user_items")) > 4
+    return made
 
 
-def explicit_objective(matrix: np.ndarray, model: ALS) -> tuple[float, float]:
-    p, q = (f.values.astype(float) for f in (model.user_factors_, model.item_factors_))
-    b, c = (f.values.astype(float) for f in (model.user_biases_, model.item_biases_))
-    there = matrix != 0
-    errors = (matrix - (float(model.mean_) + b[:, None] + c[None, :] + p @ q.T))[there]
-    penalty = (there.sum(1) * ((p**2).sum(1) + b**2)).sum()
-    penalty += (there.sum(0) * ((q**2).sum(1) + c**2)).sum()
-    return float((errors**2).sum() + model.regularization * penalty), float(
-        np.sqrt((errors**2).mean())
-    )
+@pytest.fixture(scope="module")
+def cells() -> references.Cells:
+    found = references.Cells.of(odd_matrix())
+    assert found.stored.sum() == (found.weights != 0).sum() + 1
+    return found
 
 
+# -- what is minimised -----------------------------------------------------------------------------
+
+
+@ROWS
 @pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("weight", [0.1, 1.0])
 def test_implicit_history_is_the_objective_and_falls(
-    data: Interactions, exponent: float, weight: float
+    data: Interactions, cells: references.Cells, factors: int, exponent: float, weight: float
 ) -> None:
     model = ImplicitALS(
-        factors=6,
-        iterations=8,
+        factors=factors,
         regularization=0.3,
         unobserved_weight=weight,
         regularization_exponent=exponent,
+        iterations=5,
+        rng=0,
+    )
+    history = model.fit(data).history_["objective"].values
+    assert (np.diff(history) < 0).all()
+    for iterations in (1, 2, 5):
+        model.set_params(iterations=iterations).fit(data)
+        # a shorter run is the beginning of a longer one
+        assert np.array_equal(model.history_["objective"].values, history[:iterations])
+        at = references.Implicit.of(model)
+        expected = references.implicit_objective(cells, at, model.get_params())
+        assert history[iterations - 1] == pytest.approx(expected, rel=1e-4)
+
+
+@ROWS
+@pytest.mark.parametrize("biases", [True, False])
+def test_explicit_history_is_the_objective_and_falls(
+    data: Interactions, cells: references.Cells, factors: int, *, biases: bool
+) -> None:
+    model = ALS(factors=factors, iterations=5, biases=biases, rng=0)
+    history = model.fit(data).history_
+    assert (np.diff(history["objective"].values) < 0).all()
+    for iterations in (1, 2, 5):
+        model.set_params(iterations=iterations).fit(data)
+        assert np.array_equal(model.history_["objective"], history["objective"][:iterations])
+        at = references.Explicit.of(model)
+        expected = references.explicit_objective(cells, at, model.get_params())
+        assert history["objective"].values[iterations - 1] == pytest.approx(expected, rel=1e-4)
+        rmse = np.sqrt((references.explicit_errors(cells, at) ** 2).mean())
+        assert history["train_rmse"].values[iterations - 1] == pytest.approx(rmse, rel=1e-4)
+    assert float(model.mean_) == pytest.approx(cells.weights[cells.stored].mean())
+    for learned in (model.user_biases_, model.item_biases_):
+        assert learned.values.any() == biases
+
+
+def steepness(objective: Callable[[Any], float], at: Any) -> float:
+    """Return how steep the objective is at a point, in terms of how steep it is at zero."""
+    rows = range(0, len(at), 7)
+    there, origin = (references.slopes(objective, each, rows=rows) for each in (at, 0 * at))
+    assert np.abs(origin).max() > 0.1
+    return float(np.abs(there).max() / np.abs(origin).max())
+
+
+@ROWS
+@pytest.mark.parametrize("exponent", [0.0, 1.0])
+def test_each_implicit_side_is_at_its_minimum(
+    data: Interactions, cells: references.Cells, factors: int, exponent: float
+) -> None:
+    """Items as fit leaves them; users as folding in solves them for these items."""
+    model = ImplicitALS(
+        factors=factors,
+        regularization=0.2,
+        unobserved_weight=0.5,
+        regularization_exponent=exponent,
+        iterations=2,
         rng=0,
     ).fit(data)
-    history = model.history_["objective"].values
-    assert (np.diff(history) < 0).all()
-    expected = implicit_objective(data.to_scipy().toarray().astype(float), model)
-    assert history[-1] == pytest.approx(expected, rel=1e-4)
+    at, parameters = references.Implicit.of(model), model.get_params()
+
+    def by_items(items: Any) -> float:
+        return references.implicit_objective(cells, at._replace(items=items), parameters)
+
+    def by_users(users: Any) -> float:
+        return references.implicit_objective(cells, at._replace(users=users), parameters)
+
+    folded = model.fold_in(data)[:, :-1].astype(float)
+    assert steepness(by_items, at.items) < 1e-5
+    assert steepness(by_users, folded) < 1e-5
+    assert steepness(by_users, at.users) > 1e-3  # items have moved since
 
 
-@pytest.mark.parametrize("biases", [True, False])
-def test_explicit_history_is_the_objective_and_falls(data: Interactions, *, biases: bool) -> None:
-    model = ALS(factors=5, iterations=8, biases=biases, rng=0).fit(data)
-    history = model.history_["objective"].values
-    assert (np.diff(history) < 0).all()
-    objective, rmse = explicit_objective(data.to_scipy().toarray().astype(float), model)
-    assert history[-1] == pytest.approx(objective, rel=1e-4)
-    assert model.history_["train_rmse"].values[-1] == pytest.approx(rmse, rel=1e-4)
-    assert (model.user_biases_.values != 0).any() == biases
+@ROWS
+def test_each_explicit_side_is_at_its_minimum(
+    data: Interactions, cells: references.Cells, factors: int
+) -> None:
+    model = ALS(factors=factors, iterations=2, rng=0).fit(data)
+    at, parameters = references.Explicit.of(model), model.get_params()
+
+    def by_items(items: Any) -> float:
+        return references.explicit_objective(cells, at._replace(items=items), parameters)
+
+    def by_users(users: Any) -> float:
+        return references.explicit_objective(cells, at._replace(users=users), parameters)
+
+    folded = model.fold_in(data)[:, :-1].astype(float)
+    folded[:, -1] -= float(model.mean_)
+    assert steepness(by_items, at.items) < 1e-5
+    # the mean is added in float32, and its last bits are lost with the subtraction
+    assert steepness(by_users, folded) < 1e-3
+    assert steepness(by_users, at.users) > 1e-3
 
 
-def test_items_are_at_the_minimum_that_users_leave(data: Interactions) -> None:
-    """After its half-sweep the gradient of the objective by each item's vector is zero."""
-    model = ImplicitALS(factors=4, iterations=3, rng=0).fit(data)
-    matrix = data.to_scipy().toarray().astype(float)
-    base = implicit_objective(matrix, model)
-    draw = np.random.default_rng(0)
-    for _ in range(5):
-        moved = ImplicitALS(**model.get_params())
-        moved.user_factors_ = model.user_factors_
-        step = 1e-2 * draw.standard_normal(model.item_factors_.shape)
-        moved.item_factors_ = model.item_factors_ + step
-        up = implicit_objective(matrix, moved)
-        moved.item_factors_ = model.item_factors_ - step
-        down = implicit_objective(matrix, moved)
-        assert min(up, down) > base
-        assert abs(up - down) < 0.02 * (up + down - 2 * base)
+@BOTH
+def test_folding_in_is_the_next_user_sweep(data: Interactions, kind: Kind) -> None:
+    """Bit for bit: what fit would do next with the items that it left."""
+    now, later = (kind(factors=5, iterations=n, rng=0).fit(data) for n in (3, 4))
+    assert np.array_equal(now.fold_in(data), later.scoring_vectors()[0])
+    assert not np.array_equal(now.fold_in(data), now.scoring_vectors()[0])
+
+
+# -- scaling ---------------------------------------------------------------------------------------
+
+
+def test_weights_count_in_terms_of_the_unobserved(tmp_path: Path, data: Interactions) -> None:
+    """Four times all weights and the regularisation: four times the objective, the same minimum."""
+    fourfold = dasrec.interactions_from_scipy(odd_matrix() * 4, tmp_path / "fourfold")
+    options = {"factors": 4, "iterations": 3, "regularization_exponent": 0.0, "rng": 0}
+    one = ImplicitALS(regularization=0.5, unobserved_weight=0.25, **options).fit(data)
+    four = ImplicitALS(regularization=2.0, unobserved_weight=1.0, **options).fit(fourfold)
+    assert np.allclose(one.user_factors_, four.user_factors_, rtol=1e-4, atol=1e-5)
+    objectives = (model.history_["objective"].values for model in (one, four))
+    assert next(objectives) * 4 == pytest.approx(next(objectives), rel=1e-5)
+    other = ImplicitALS(regularization=0.5, unobserved_weight=1.0, **options).fit(fourfold)
+    assert not np.allclose(one.user_factors_, other.user_factors_, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize(
-    "model", [ALS(factors=3, iterations=2), ImplicitALS(factors=3, iterations=2)]
+    ("make", "scales"),
+    [
+        (lambda: ALS(factors=4, iterations=3, rng=0), True),
+        (lambda: ImplicitALS(factors=4, iterations=3, regularization_exponent=1.0, rng=0), True),
+        (lambda: ImplicitALS(factors=4, iterations=3, regularization_exponent=0.0, rng=0), False),
+    ],
+    ids=["explicit", "implicit, exponent 1", "implicit, exponent 0"],
 )
-def test_rows_without_interactions_get_zeros(data: Interactions, model: Any) -> None:
-    model.fit(data)
-    assert not model.user_factors_.values[-1].any()
-    assert not model.item_factors_.values[-1].any()
-    assert np.isfinite(model.user_factors_.values).all()
+def test_regularisation_scales_with_counts(
+    tmp_path: Path, make: Callable[[], Any], *, scales: bool
+) -> None:
+    """If every user is there twice, items have twice the data and twice the penalty: no change."""
+    once = planted_matrix()
+    twice = sparse.vstack([once, once], "csr")
+    one, two = (
+        make().fit(dasrec.interactions_from_scipy(matrix, tmp_path / str(matrix.shape[0])))
+        for matrix in (once, twice)
+    )
+    difference = np.abs(one.item_factors_.values - two.item_factors_.values).max()
+    assert (difference < 1e-4) == scales
+    assert scales or difference > 1e-3
+
+
+@BOTH
+def test_more_regularisation_makes_shorter_vectors(data: Interactions, kind: Kind) -> None:
+    lengths = [
+        np.linalg.norm(model.user_factors_) * np.linalg.norm(model.item_factors_)
+        for model in (
+            kind(factors=4, iterations=6, regularization=each, rng=0).fit(data)
+            for each in (0.01, 0.1, 1.0)
+        )
+    ]
+    assert lengths[0] > lengths[1] > lengths[2]
+
+
+def test_seeds_matter_and_the_global_generator_does_not(data: Interactions) -> None:
+    def factors(seed: int) -> Any:
+        return ImplicitALS(factors=4, iterations=1, rng=seed).fit(data).item_factors_.values
+
+    np.random.seed(0)
+    first = factors(1)
+    np.random.seed(1)
+    assert np.array_equal(factors(1), first)
+    assert not np.allclose(factors(2), first, atol=1e-3)
+
+
+# -- what is not there, or not right ---------------------------------------------------------------
 
 
 def test_users_without_interactions_are_ranked_by_popularity(data: Interactions) -> None:
@@ -106,43 +233,141 @@ def test_users_without_interactions_are_ranked_by_popularity(data: Interactions)
     stranger = data.user_ids.ids[-1:]
     ours, theirs = (each.recommend(stranger, n=9)["item_id"].values for each in (model, popular))
     assert ours.tolist() == theirs.tolist()
+    known = model.recommend(data.user_ids.ids[:1], n=9)["item_id"].values
+    assert known.tolist() != ours.tolist()
+
+
+def test_users_without_interactions_are_predicted_from_what_is_known(tmp_path: Path) -> None:
+    data = dasrec.interactions_from_scipy(planted_ratings(), tmp_path / "data")
+    model = ALS(factors=3, iterations=2, rng=0).fit(data)
+    stranger, items = data.user_ids.ids[[-1] * 3], data.item_ids.ids[[0, 5, -1]]
+    expected = float(model.mean_) + model.item_biases_.values[[0, 5, -1]]
+    assert model.score(stranger, items) == pytest.approx(expected)
+    assert model.score(stranger, items)[-1] == pytest.approx(planted_ratings().data.mean())
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"factors": 0}, "factors is 0; expected a whole number, at least 1"),
+        ({"factors": -2}, "factors is -2; expected a whole number, at least 1"),
+        ({"factors": 2.5}, "factors is 2.5; expected a whole number"),
+        ({"factors": True}, "factors is True; expected a whole number"),
+        ({"iterations": 0}, "iterations is 0; expected a whole number, at least 1"),
+        ({"regularization": 0}, "regularization is 0; expected a finite number greater than 0"),
+        ({"regularization": -1.0}, "regularization is -1.0; expected a finite number greater"),
+        ({"regularization": float("nan")}, "regularization is nan; expected a finite number"),
+        ({"rng": -3}, "rng is -3; expected a whole number, from 0 to"),
+        ({"rng": "seed"}, "rng is 'seed'; expected a whole number"),
+    ],
+)
+def test_bad_parameters_are_refused(
+    data: Interactions, kind: Kind, parameters: dict[str, Any], message: str
+) -> None:
+    model = kind(**parameters)  # the constructor only stores
+    with pytest.raises(InputError, match=message):
+        model.fit(data)
+    with pytest.raises(InputError, match="not fitted"):
+        model.recommend(np.array([0]))
 
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"factors": 0}, "factors is 0; expected a whole number, at least 1"),
-        ({"factors": 2.5}, "factors is 2.5; expected a whole number"),
-        ({"iterations": 0}, "iterations is 0"),
-        ({"regularization": 0}, "regularization is 0; expected a finite number greater than 0"),
-        ({"regularization": float("nan")}, "regularization is nan"),
+        ({"unobserved_weight": 0}, "unobserved_weight is 0; expected a finite number greater"),
         ({"unobserved_weight": -1}, "unobserved_weight is -1"),
-        ({"rng": -3}, "rng is -3"),
+        ({"regularization_exponent": np.inf}, "regularization_exponent is inf"),
     ],
 )
-def test_bad_parameters_are_refused(
+def test_bad_implicit_parameters_are_refused(
     data: Interactions, parameters: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         ImplicitALS(**parameters).fit(data)
 
 
-def test_negative_weights_are_refused(tmp_path: Path) -> None:
+def test_negative_weights_are_refused_where_they_mean_nothing(tmp_path: Path) -> None:
     matrix = planted_matrix()
     matrix.data[3] = -1
     data = dasrec.interactions_from_scipy(matrix, tmp_path / "data")
-    with pytest.raises(InputError, match="negative weights"):
+    with pytest.raises(InputError, match=r"negative weights; implicit feedback needs weights >= 0"):
         ImplicitALS(factors=2).fit(data)
     ALS(factors=2, iterations=1).fit(data)
 
 
-def test_folding_in_gives_the_vectors_of_a_user_sweep(data: Interactions) -> None:
-    model = ImplicitALS(factors=4, iterations=30, rng=0).fit(data)
-    folded = model.fold_in(data)
-    assert np.allclose(folded, model.scoring_vectors()[0], atol=2e-2)
+@pytest.mark.parametrize(("kind", "weight"), [(ALS, 1e30), (ImplicitALS, 3e38)])
+def test_weights_that_overflow_are_refused(tmp_path: Path, kind: Kind, weight: float) -> None:
+    matrix = planted_matrix()
+    matrix.data[3:9] = weight
+    data = dasrec.interactions_from_scipy(matrix, tmp_path / "data")
+    with pytest.raises(InputError, match="overflow float32; scale the values down"):
+        kind(factors=2, iterations=2, rng=0).fit(data)
 
 
-def test_an_interrupted_fit_leaves_the_model_unfitted(data: Interactions) -> None:
+def test_nothing_to_learn_from_is_refused(data: Interactions) -> None:
+    nothing = dasrec.split_random(data, 1e-9, rng=1).test
+    with pytest.raises(InputError, match="no interactions to learn from"):
+        ALS(factors=2).fit(nothing)
+
+
+@BOTH
+def test_what_does_not_fit_in_memory_is_refused_before_it_starts(
+    data: Interactions, kind: Kind
+) -> None:
+    with (
+        mock.patch("dasrec.memory.limit", return_value=10_000),
+        mock.patch.object(als, "sweep", side_effect=AssertionError),
+        pytest.raises(BudgetError, match=r"64 factors .* needs .* and 0\.0 MB .*; use fewer fact"),
+    ):
+        kind(factors=64).fit(data)
+
+
+# -- interruptions ---------------------------------------------------------------------------------
+
+
+def sweeping(n: int) -> Any:
+    """Return a patch under which the sweep number ``n + 1`` is interrupted."""
+    sweep, done = als.sweep, []
+
+    def counted(*arguments: Any) -> Any:
+        if len(done) == n:
+            raise KeyboardInterrupt
+        done.append(arguments)
+        return sweep(*arguments)
+
+    return mock.patch.object(als, "sweep", counted)
+
+
+@BOTH
+def test_an_interrupted_fit_leaves_the_model_unfitted(data: Interactions, kind: Kind) -> None:
+    model = kind(factors=4, iterations=5, rng=0)
+    with sweeping(3), pytest.raises(KeyboardInterrupt):
+        model.fit(data)
+    assert not [name for name in vars(model) if name.endswith("_")]
+    with pytest.raises(InputError, match="not fitted"):
+        model.recommend(np.array([0]))
+
+
+@BOTH
+def test_an_interrupted_second_fit_leaves_the_first(
+    data: Interactions, tmp_path: Path, kind: Kind
+) -> None:
+    """Not the mean and the seed of one with the factors of the other."""
+    tenfold = dasrec.interactions_from_scipy(planted_matrix() * 10, tmp_path / "tenfold")
+    model = kind(factors=4, iterations=2, rng=np.random.default_rng(0)).fit(data)
+    before = dict(vars(model))
+    scores = model.score(np.arange(9), np.arange(9))
+    with sweeping(3), pytest.raises(KeyboardInterrupt):
+        model.fit(tenfold)
+    assert np.array_equal(model.score(np.arange(9), np.arange(9)), scores)
+    assert vars(model).keys() == before.keys()
+    assert all(value is before[name] for name, value in vars(model).items())
+    model.fit(tenfold)
+    assert not np.allclose(model.score(np.arange(9), np.arange(9)), scores)
+
+
+def test_a_kernel_that_is_interrupted_stops_the_fit(data: Interactions) -> None:
     model = ImplicitALS(factors=4, rng=0)
     with (
         mock.patch("dasrec.models.als.solve_rows", side_effect=KeyboardInterrupt),
@@ -153,19 +378,67 @@ def test_an_interrupted_fit_leaves_the_model_unfitted(data: Interactions) -> Non
         model.recommend(np.array([0]))
 
 
-@pytest.mark.parametrize(
-    "model", [ALS(factors=4, iterations=3, rng=1), ImplicitALS(factors=4, iterations=3, rng=1)]
-)
-def test_processes_and_threads_give_the_same_bits(
-    tmp_path: Path, cluster_client: Any, model: Any
-) -> None:
-    with mock.patch("dasrec.memory.LEAST_BLOCK_CELLS", 100):
-        data = dasrec.interactions_from_scipy(planted_matrix(), tmp_path / "data")
-    assert len(data.cuts("user_items")) > 5
-    on_processes = model.fit(data).user_factors_.values.copy()
+# -- schedulers and clusters -----------------------------------------------------------------------
+
+
+def learned(model: Any) -> list[Any]:
+    arrays = (*model.scoring_vectors(), model.history_["objective"].values)
+    return [each.copy() for each in arrays]
+
+
+def fitted(kind: Kind, data: Interactions) -> list[Any]:
+    return learned(kind(factors=4, iterations=3, rng=1).fit(data))
+
+
+def same(one: list[Any], other: list[Any]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@BOTH
+def test_threads_and_one_after_the_other_give_the_same_bits(data: Interactions, kind: Kind) -> None:
     with dask.config.set(scheduler="synchronous"):
-        alone = model.fit(data).user_factors_.values.copy()
-    with dask.config.set(scheduler="threads"):
-        in_threads = model.fit(data).user_factors_.values.copy()
-    assert np.array_equal(on_processes, alone)
-    assert np.array_equal(in_threads, alone)
+        alone = fitted(kind, data)
+    for workers in (1, 4):
+        with dask.config.set(scheduler="threads", num_workers=workers):
+            assert same(fitted(kind, data), alone)
+    assert same(fitted(kind, data), alone)
+
+
+def on_cluster(kind: Kind, data: Interactions, client: Client) -> tuple[list[Any], set[str]]:
+    """Fit on a cluster; return what was learned, and the workers that took part."""
+    with get_task_stream(client) as stream:
+        found = fitted(kind, data)
+    sweeps = [task for task in stream.data if task["key"].startswith("als-")]
+    return found, {task["worker"] for task in sweeps}
+
+
+@BOTH
+def test_one_process_and_two_give_the_bits_of_threads(
+    data: Interactions, cluster_client: Client, tmp_path: Path, kind: Kind
+) -> None:
+    with dask.config.set(scheduler="synchronous"):
+        alone = fitted(kind, data)
+    on_two, two = on_cluster(kind, data, cluster_client)
+    assert len(two) == 2
+    assert same(on_two, alone)
+    with (
+        LocalCluster(
+            n_workers=1,
+            threads_per_worker=2,
+            processes=True,
+            dashboard_address=":0",
+            local_directory=str(tmp_path / "workers"),
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        on_one, one = on_cluster(kind, data, client)
+    assert len(one) == 1
+    assert not one & two
+    assert same(on_one, alone)
+
+
+@pytest.mark.parametrize("biases", ["no", 2, None])
+def test_biases_are_there_or_not(tmp_path: Path, biases: Any) -> None:
+    data = dasrec.interactions_from_scipy(planted_matrix(), tmp_path / "data")
+    with pytest.raises(InputError, match="expected one of: True, False"):
+        ALS(biases=biases).fit(data)

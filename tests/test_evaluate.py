@@ -1,163 +1,276 @@
-"""Metrics by hand with their denominators; evaluation against brute force; leaks refused."""
+"""Evaluation against brute force and against implicit; leaks and nonsense refused."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from implicit.cpu.als import AlternatingLeastSquares
+from implicit.evaluation import ranking_metrics_at_k
+from scipy import sparse
 
 import dasrec
-from dasrec import InputError, Interactions, MismatchError
+from dasrec import ALS, Biases, ImplicitALS, InputError, Interactions, MismatchError, Model, Popular
 from dasrec.evaluate import as_record, evaluate_all
-from dasrec.kernels import ranking
-from dasrec.metrics import METRICS, choose_metrics
-from dasrec.testing import planted_matrix
-
-ROOT = Path(__file__).parents[1]
+from dasrec.testing import planted_matrix, planted_ratings
+from tests import references
+from tests import references_models as twins
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Interactions:
-    return dasrec.interactions_from_scipy(planted_matrix(), tmp_path / "data")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("evaluate")
 
 
-# a list of five with hits at ranks 1, 3 and 4, and seven items to find
-HITS, TRUTH = np.array([[1, 0, 1, 1, 0]], bool), np.array([7])
-DCG = 1 + 1 / np.log2(4) + 1 / np.log2(5)
-IDEAL = sum(1 / np.log2(rank + 1) for rank in range(1, 6))
-BY_HAND = {
-    ranking.precision: 3 / 5,
-    ranking.recall: 3 / 7,
-    ranking.hit_rate: 1.0,
-    ranking.reciprocal_rank: 1.0,
-    ranking.average_precision: (1 / 1 + 2 / 3 + 3 / 4) / 5,
-    ranking.ndcg: DCG / IDEAL,
-}
+@pytest.fixture(scope="module")
+def data(folder: Path) -> Interactions:
+    return dasrec.interactions_from_scipy(planted_matrix(), folder / "data")
 
 
-@pytest.mark.parametrize("metric", BY_HAND, ids=lambda each: each.__name__)
-def test_metrics_by_hand(metric: object) -> None:
-    assert metric(HITS, TRUTH)[0] == pytest.approx(BY_HAND[metric])
+@pytest.fixture(scope="module")
+def cut(folder: Path) -> Interactions:
+    """The same matrix in many blocks."""
+    with mock.patch("dasrec.memory.LEAST_BLOCK_CELLS", 60):
+        made = dasrec.interactions_from_scipy(planted_matrix(), folder / "cut")
+    assert len(made.cuts("user_items")) > 20
+    return made
 
 
-def test_short_truth_bounds_map_and_ndcg() -> None:
-    hits, truth = np.array([[0, 1, 0, 0, 0]], bool), np.array([1])
-    assert ranking.average_precision(hits, truth)[0] == pytest.approx(0.5)
-    assert ranking.ndcg(hits, truth)[0] == pytest.approx(1 / np.log2(3))
-    assert ranking.reciprocal_rank(hits, truth)[0] == 0.5
-    assert ranking.precision(hits, truth)[0] == pytest.approx(1 / 5)
+def brute_force(
+    users: Any, items: Any, split: dasrec.Split, *, lengths: tuple[int, ...]
+) -> dict[str, float]:
+    """Score all, sort all, walk over all."""
+    scores, n_items = users @ items.T, len(items)
+    seen = references.rows_as_sets(split.seen.to_scipy())
+    truth = references.rows_as_sets(split.test.to_scipy())
+    figures = {}
+    for n in lengths:
+        lists, _ = references.top_n(scores, n, seen)
+        found = twins.evaluate_lists(lists, truth, n=n, n_items=n_items)
+        figures |= {f"{name}@{n}": value for name, value in found.items()}
+    test = split.test.to_scipy().tocoo()
+    errors = test.data - scores[test.row, test.col]
+    return figures | {"rmse": np.sqrt((errors**2).mean()), "mae": np.abs(errors).mean()}
 
 
-@given(
-    lists=st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=5),
-    more=st.integers(0, 5),
-)
-def test_metrics_against_loops(lists: list[list[bool]], more: int) -> None:
-    hits = np.array(lists)
-    truth = hits.sum(axis=1) + more
-    keep = truth > 0
-    hits, truth = hits[keep], truth[keep]
-    for row, n_truth in zip(range(len(hits)), truth, strict=True):
-        ranks = [rank for rank in range(1, 5) if hits[row][rank - 1]]
-        best = min(4, n_truth)
-        dcg = sum(1 / np.log2(rank + 1) for rank in ranks)
-        ideal = sum(1 / np.log2(rank + 1) for rank in range(1, best + 1))
-        average = sum((i + 1) / rank for i, rank in enumerate(ranks)) / best
-        expected = {
-            ranking.precision: len(ranks) / 4,
-            ranking.recall: len(ranks) / n_truth,
-            ranking.hit_rate: float(bool(ranks)),
-            ranking.reciprocal_rank: 1 / ranks[0] if ranks else 0.0,
-            ranking.average_precision: average,
-            ranking.ndcg: dcg / ideal,
-        }
-        for metric, value in expected.items():
-            assert metric(hits, truth)[row] == pytest.approx(value)
+@pytest.mark.parametrize("name", ["data", "cut"])
+@pytest.mark.parametrize("model", [Popular(), Biases(), ALS(factors=3, iterations=2, rng=0)])
+def test_evaluation_is_what_brute_force_finds(
+    request: pytest.FixtureRequest, name: str, model: Model
+) -> None:
+    """Popular has many ties; 59 makes lists that end early."""
+    split = dasrec.split_random(request.getfixturevalue(name), 0.25, rng=2)
+    model.fit(split.train)
+    found = as_record(dasrec.evaluate(model, split, n=[59, 4]))
+    expected = brute_force(*model.scoring_vectors(), split, lengths=(4, 59))
+    if not model.predicts_values:
+        del expected["rmse"], expected["mae"]
+    assert found["metrics"].keys() == expected.keys()
+    for key, value in expected.items():
+        assert found["metrics"][key] == pytest.approx(value, rel=1e-5), key
+    truth = references.rows_as_sets(split.test.to_scipy())
+    assert found["n_users"] == sum(map(bool, truth)) < 120
+    assert found["n_test"] == sum(map(len, truth))
 
 
-def test_the_page_states_every_formula() -> None:
-    page = (ROOT / "docs" / "metrics.md").read_text().replace("\\|", "|")
-    stated = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", page, re.MULTILINE))
-    assert stated == {name: metric.formula for name, metric in METRICS.items()}
+def test_results_do_not_depend_on_the_cut(data: Interactions, cut: Interactions) -> None:
+    model = ALS(factors=3, iterations=2, rng=0).fit(data)
+    splits = (dasrec.split_random(store, 0.25, rng=2) for store in (data, cut))
+    whole, parts = (
+        as_record(dasrec.evaluate(model, split, n=7, allow_overlap=True)) for split in splits
+    )
+    assert whole.pop("metrics") == pytest.approx(parts.pop("metrics"), rel=1e-12)
+    assert whole == parts
 
 
-def brute_force(data: Interactions, split: dasrec.Split, model: dasrec.Model, n: int) -> dict:
+def test_users_held_out_are_measured_by_folding_in(cut: Interactions) -> None:
+    split = dasrec.split_users(cut, 0.3, targets=0.4, rng=0)
+    assert split.folds_in
+    model = ImplicitALS(factors=4, iterations=3, rng=0).fit(split.train)
     users, items = model.scoring_vectors()
-    scores = users @ items.T
-    seen = split.seen.to_scipy().toarray() != 0
-    test = split.test.to_scipy().toarray()
-    scores[seen] = -np.inf
-    precisions, recalls, shown = [], [], set()
-    for user in np.flatnonzero((test != 0).any(axis=1)):
-        order = np.lexsort((np.arange(data.n_items), -scores[user]))
-        best = [item for item in order if np.isfinite(scores[user, item])][:n]
-        shown |= set(best)
-        found = sum(test[user, item] != 0 for item in best)
-        precisions.append(found / n)
-        recalls.append(found / (test[user] != 0).sum())
-    raw = users @ items.T
-    errors = (test - raw)[test != 0]
-    return {
-        f"precision@{n}": np.mean(precisions),
-        f"recall@{n}": np.mean(recalls),
-        f"item_coverage@{n}": len(shown) / data.n_items,
-        "rmse": np.sqrt((errors**2).mean()),
-        "mae": np.abs(errors).mean(),
-    }
-
-
-@pytest.mark.parametrize("cut", [10**6, 60])
-def test_evaluation_is_what_brute_force_finds(tmp_path: Path, cut: int) -> None:
-    with mock.patch("dasrec.memory.LEAST_BLOCK_CELLS", cut):
-        data = dasrec.interactions_from_scipy(planted_matrix(), tmp_path / "data")
-    assert (len(data.cuts("user_items")) > 3) == (cut == 60)
-    split = dasrec.split_random(data, 0.25, rng=2)
-    model = dasrec.ALS(factors=3, iterations=3, rng=0).fit(split.train)
-    found = as_record(dasrec.evaluate(model, split, n=[4, 7]))
-    assert found["model"] == "als"
-    assert found["split"] == "random:0.25"
-    assert found["seed"] == 2
-    assert json.loads(json.dumps(found)) == found
-    for n in (4, 7):
-        for key, value in brute_force(data, split, model, n).items():
-            assert found["metrics"][key] == pytest.approx(value, rel=1e-4), key
-
-
-def test_users_held_out_are_folded_in(data: Interactions) -> None:
-    split = dasrec.split_users(data, 0.3, rng=0)
-    model = dasrec.ImplicitALS(factors=8, iterations=6, rng=0).fit(split.train)
-    popular = dasrec.Popular().fit(split.train)
-    measured = evaluate_all([model, popular], split, n=5)
+    fresh = split.train.counts("user_items") == 0
+    assert 20 < fresh.sum() < 60
+    users = np.where(fresh[:, None], model.fold_in(split.seen), users)
+    expected = brute_force(users, items, split, lengths=(5,))
+    measured = evaluate_all([model, Popular().fit(split.train)], split, n=5)
+    for name in ("precision", "recall", "ndcg", "map", "mrr", "hit_rate", "item_coverage"):
+        ours = measured[name].sel(model="implicit-als", n=5).item()
+        assert ours == pytest.approx(expected[f"{name}@5"], rel=1e-5), name
     recall = measured["recall"].sel(n=5)
     assert recall.sel(model="implicit-als").item() > 2 * recall.sel(model="popular").item()
     assert measured["model"].values.tolist() == ["implicit-als", "popular"]
+    assert measured.attrs == {"split": "users:0.3"}
+
+
+def test_implicit_agrees_where_its_formulas_are_ours(data: Interactions) -> None:
+    """MAP and NDCG are the same; its precision is pooled, and divides by min(n, |truth|)."""
+    split = dasrec.split_random(data, 0.25, rng=3)
+    model = ImplicitALS(factors=6, iterations=4, rng=0).fit(split.train)
+    theirs = AlternatingLeastSquares(num_threads=1)
+    theirs.user_factors, theirs.item_factors = model.scoring_vectors()
+    train, test = (
+        sparse.csr_matrix(view.to_scipy(), dtype=np.float32) for view in (split.train, split.test)
+    )
+    n = 5
+    found = ranking_metrics_at_k(theirs, train, test, K=n, show_progress=False, num_threads=1)
+    ours = as_record(dasrec.evaluate(model, split, n=n))["metrics"]
+    assert ours[f"map@{n}"] == pytest.approx(found["map"], rel=1e-6)
+    assert ours[f"ndcg@{n}"] == pytest.approx(found["ndcg"], rel=1e-6)
+    n_truth = np.diff(test.indptr)
+    n_hits = ours[f"precision@{n}"] * n * (n_truth > 0).sum()
+    pooled = n_hits / np.minimum(n, n_truth).sum()
+    assert found["precision"] == pytest.approx(pooled, rel=1e-6)
+    assert found["precision"] > 1.1 * ours[f"precision@{n}"]
+
+
+def test_a_record_is_json_of_a_known_shape(data: Interactions) -> None:
+    split = dasrec.split_random(data, 0.2, rng=1)
+    measured = dasrec.evaluate(ALS(factors=2, iterations=1, rng=0).fit(split.train), split, n=(10,))
+    record = as_record(measured)
+    assert json.loads(json.dumps(record)) == record
+    figures = record.pop("metrics")
+    assert list(figures) == [
+        "rmse",
+        "mae",
+        *(f"{name}@10" for name in ("precision", "recall", "ndcg", "map", "mrr", "hit_rate")),
+        "item_coverage@10",
+    ]
+    assert all(type(value) is float for value in figures.values())
+    n_test = split.test.to_scipy().nnz
+    n_users = int((np.diff(split.test.to_scipy().indptr) > 0).sum())
+    facts = {"model": "als", "split": "random:0.2", "seed": 1}
+    assert record == {**facts, "n_users": n_users, "n_test": n_test}
+    assert measured["recall"].dims == ("n",)
+    assert measured["rmse"].dims == ()
+    assert measured["recall"].attrs == {"formula": "|hits| / |truth|"}
+
+
+def test_several_models_stand_side_by_side(data: Interactions) -> None:
+    split = dasrec.split_random(data, 0.2, rng=1)
+    models = [Popular().fit(split.train), ALS(factors=2, iterations=1, rng=0).fit(split.train)]
+    both = evaluate_all(models, split, n=(5, 10))
+    assert both["ndcg"].dims == ("model", "n")
+    assert np.isnan(both["rmse"].sel(model="popular"))
+    for model in models:
+        alone = dasrec.evaluate(model, split, n=(5, 10))
+        for name in alone.data_vars:
+            assert np.array_equal(both[name].sel(model=model.name), alone[name]), name
+
+
+# -- what is refused -------------------------------------------------------------------------------
 
 
 def test_a_model_that_may_know_the_test_is_refused(data: Interactions) -> None:
     split = dasrec.split_random(data, 0.2, rng=1)
-    for view in (data, dasrec.split_random(data, 0.2, rng=2).train):
-        model = dasrec.Popular().fit(view)
-        with pytest.raises(MismatchError, match=r"may know what is tested\. Fit it on split.train"):
+    other = dasrec.split_random(data, 0.2, rng=2)
+    remedy = (
+        r"not on the training part of random:0\.2: it may know what is tested\. Fit it on "
+        r"split\.train \(dasrec fit --split\), or pass allow_overlap=True \(--allow-overlap\)"
+    )
+    for view, what in ((data, "the whole store"), (other.train, "Sampled"), (split.test, "Sample")):
+        model = Popular().fit(view)
+        with pytest.raises(MismatchError, match=rf"fitted on .*{what}.*{remedy}"):
             dasrec.evaluate(model, split)
-        assert dasrec.evaluate(model, split, allow_overlap=True)["recall"].notnull().all()
+        measured = dasrec.evaluate(model, split, allow_overlap=True)
+        assert measured["recall"].notnull().all()
+
+
+def test_a_model_of_an_earlier_state_is_refused(tmp_path: Path) -> None:
+    """The same split of a store that was written again is another split."""
+    place = tmp_path / "data"
+    first = dasrec.interactions_from_scipy(planted_matrix(), place)
+    model = Popular().fit(dasrec.split_random(first, 0.2, rng=1).train)
+    again = dasrec.interactions_from_scipy(planted_matrix(rng=1), place, overwrite=True)
+    with pytest.raises(MismatchError, match="may know what is tested"):
+        dasrec.evaluate(model, dasrec.split_random(again, 0.2, rng=1))
+
+
+def test_a_saved_model_is_held_to_its_split(data: Interactions, tmp_path: Path) -> None:
+    split = dasrec.split_random(data, 0.2, rng=1)
+    model = Popular().fit(split.train)
+    loaded = dasrec.load_model(model.save(tmp_path / "model"))
+    assert dasrec.evaluate(loaded, split).equals(dasrec.evaluate(model, split))
+    with pytest.raises(MismatchError, match="may know what is tested"):
+        dasrec.evaluate(loaded, dasrec.split_random(data, 0.2, rng=2))
+
+
+def test_a_model_of_another_store_is_refused(data: Interactions, tmp_path: Path) -> None:
+    ids = np.arange(60) + 1
+    other = dasrec.interactions_from_scipy(planted_matrix(), tmp_path / "other", item_ids=ids)
+    model = Popular().fit(other)
+    with pytest.raises(MismatchError, match="item vocabularies differ"):
+        dasrec.evaluate(model, dasrec.split_random(data, 0.2, rng=1), allow_overlap=True)
 
 
 def test_what_cannot_be_measured_is_refused(data: Interactions) -> None:
     split = dasrec.split_random(data, 0.2, rng=1)
-    model = dasrec.Popular().fit(split.train)
+    model = Popular().fit(split.train)
     with pytest.raises(InputError, match="catalogue has only 60 items; choose n <= 60"):
-        dasrec.evaluate(model, split, n=61)
+        dasrec.evaluate(model, split, n=[5, 61])
+    with pytest.raises(InputError, match="n is empty; expected one list length or more"):
+        dasrec.evaluate(model, split, n=[])
     with pytest.raises(InputError, match="metric 'f7' is unknown; expected some of: rmse, mae"):
         dasrec.evaluate(model, split, metrics=["f7"])
-    with pytest.raises(InputError, match="rmse needs predicted values"):
-        dasrec.evaluate(model, split, metrics=["rmse"])
+    implicit = ImplicitALS(factors=2, iterations=1, rng=0).fit(split.train)
+    with pytest.raises(InputError, match="rmse needs predicted values, and this model only ranks"):
+        dasrec.evaluate(implicit, split, metrics=["rmse"])
+    with pytest.raises(InputError, match="not fitted"):
+        dasrec.evaluate(Popular(), split)
     nothing = dasrec.split_random(data, 1e-9, rng=1)
-    with pytest.raises(InputError, match="leaves nothing to test"):
+    with pytest.raises(InputError, match="leaves nothing to test; choose a larger test part"):
         dasrec.evaluate(model.fit(nothing.train), nothing)
-    assert [metric.name for metric in choose_metrics("ndcg", predicts_values=False)] == ["ndcg"]
+
+
+def test_values_of_users_without_training_are_predicted_too(tmp_path: Path) -> None:
+    """RMSE is over all test interactions, of users whom training did not see as well."""
+    data = dasrec.interactions_from_scipy(planted_ratings(), tmp_path / "data")
+    split = dasrec.split_listed(
+        data,
+        user_ids=np.repeat(5, data.n_items),
+        item_ids=data.item_ids.ids,
+        name="all of one user",
+    )
+    model = ALS(factors=3, iterations=3, rng=0).fit(split.train)
+    measured = dasrec.evaluate(model, split, metrics=["rmse"])
+    known = split.test.to_scipy()[[5]].tocoo()
+    guesses = float(model.mean_) + model.item_biases_.values[known.col]
+    expected = np.sqrt(((known.data - guesses) ** 2).mean())
+    assert measured["rmse"].item() == pytest.approx(expected, rel=1e-5)
+    assert measured.attrs["n_test"] == known.nnz > 20
+
+
+def test_values_on_another_scale_than_was_learned_are_refused(tmp_path: Path) -> None:
+    """RMSE of centred predictions against raw ratings would be a number without a meaning."""
+    data = dasrec.interactions_from_scipy(planted_matrix(), tmp_path / "scale")
+    split = dasrec.split_random(data, 0.2, rng=1)
+    centre = dasrec.Centre(by="global").fit(split.train)
+    centred = split.transform(centre)
+    model = dasrec.ALS(factors=3, iterations=3, rng=0).fit(centred.train)
+    for options in ({}, {"allow_overlap": True}):
+        with pytest.raises(MismatchError, match=r"transformed by Centre.*by nothing"):
+            dasrec.evaluate(model, split, **options)
+    plain = dasrec.ALS(factors=3, iterations=3, rng=0).fit(split.train)
+    with pytest.raises(MismatchError, match=r"transformed by nothing.*by Centre"):
+        dasrec.evaluate(plain, centred)
+    there, here = (
+        float(dasrec.evaluate(fitted, part, metrics=["rmse"])["rmse"])
+        for fitted, part in ((model, centred), (plain, split))
+    )
+    assert there == pytest.approx(here, rel=0.05)
+
+
+def test_rankings_may_be_learned_from_other_weights(tmp_path: Path) -> None:
+    data = dasrec.interactions_from_scipy(planted_matrix(), tmp_path / "scale")
+    split = dasrec.split_random(data, 0.2, rng=1)
+    train = split.train.transform(dasrec.Log1p())
+    model = dasrec.ImplicitALS(factors=3, iterations=3, rng=0).fit(train)
+    assert dasrec.evaluate(model, split)["recall"].notnull().all()
+    folded = dasrec.split_users(data, 0.3, rng=0)
+    model.fit(folded.train.transform(dasrec.Log1p()))
+    with pytest.raises(MismatchError, match="transformed by Log1p"):
+        dasrec.evaluate(model, folded)
+    assert dasrec.evaluate(model, folded.transform(dasrec.Log1p()))["recall"].notnull().all()

@@ -417,6 +417,15 @@ def test_whole_numbers_are_read_as_text_of_them_is(tmp_path: Path, unit: str) ->
         assert found == wanted or (pd.isna(found) and pd.isna(wanted))
 
 
+def test_parts_of_microseconds_are_rounded(tmp_path: Path) -> None:
+    found = times_of(["0.0000019", "0.0000011", "1700000000.1234567"], tmp_path)
+    assert found == [
+        "1970-01-01T00:00:00.000002",
+        "1970-01-01T00:00:00.000001",
+        "2023-11-14T22:13:20.123457",
+    ]
+
+
 def test_dates_are_utc_unless_they_say_otherwise(tmp_path: Path) -> None:
     found = times_of(
         ["2024-02-29", "2024-02-29T12:30:00.25", "2024-02-29 12:30:00+02:00", "2024-02-29T12:30Z"],

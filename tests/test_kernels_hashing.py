@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from dasrec.kernels.hashing import cell_uniform, mix
+from dasrec.kernels.hashing import cell_uniform, cell_words, mix
 from tests import references
 
 GRID = np.meshgrid(np.arange(300, dtype=np.int32), np.arange(300, dtype=np.int32))
@@ -80,6 +80,48 @@ def test_draws_agree_with_whole_numbers(seed: int, row: int, column: int) -> Non
     rows, columns = np.array([row], np.int32), np.array([column], np.int32)
     assert cell_uniform(seed, rows, columns)[0] == references.cell_uniform(seed, row, column)
     assert cell_uniform(seed, rows)[0] == references.cell_uniform(seed, row)
+
+
+def test_a_word_changes_with_all_that_a_cell_holds() -> None:
+    def words(row: int, column: int, value: float, time: int | None) -> int:
+        times = None if time is None else np.array([time], np.int64)
+        found = cell_words(
+            np.array([row], np.int32), np.array([column], np.int32), np.float32([value]), times
+        )
+        assert found.dtype == np.uint64
+        return int(found[0])
+
+    cells = [
+        (1, 2, 3.0, 4),
+        (2, 1, 3.0, 4),
+        (1, 3, 3.0, 4),
+        (1, 2, 3.5, 4),
+        (1, 2, -3.0, 4),
+        (1, 2, 3.0, -4),
+        (1, 2, 3.0, 2**40),
+        (1, 2, 3.0, None),
+        (0, 0, 0.0, 0),
+    ]
+    assert len({words(*cell) for cell in cells}) == len(cells)
+    assert words(*cells[0]) == words(*cells[0])
+
+
+def test_words_agree_with_whole_numbers() -> None:
+    rows, columns = ROWS[:500], COLUMNS[:500]
+    values, times = np.arange(500, dtype=np.float32), np.arange(500) * 10**15
+    wanted = []
+    for row, column, bits, time in zip(
+        rows.tolist(),
+        columns.tolist(),
+        values.view(np.uint32).tolist(),
+        times.tolist(),
+        strict=True,
+    ):
+        state = references.mix((row + 1) * references.STEP % 2**64)
+        state = references.mix((state + (column + 1) * references.STEP) % 2**64)
+        state = references.mix((state + bits) % 2**64)
+        wanted.append(references.mix((state + time) % 2**64))
+    assert cell_words(rows, columns, values, times).tolist() == wanted
 
 
 def test_the_largest_numbers_are_hashed_too() -> None:

@@ -73,7 +73,9 @@ CASES = {
     "tf-idf-item": Case(TfIdf(by="item"), plain(slow.tf_idf, by="item")),
     "bm25": Case(BM25(), plain(slow.bm25)),
     "bm25-item": Case(BM25(k1=2, b=0, by="item"), plain(slow.bm25, k1=2, b=0, by="item")),
-    "bm25-b1": Case(BM25(k1=3, b=1), plain(slow.bm25, k1=3, b=1)),
+    "bm25-b09": Case(BM25(k1=3, b=0.9), plain(slow.bm25, k1=3, b=0.9)),
+    # nothing is added to the weights of a user whose training weights are all 0
+    "bm25-b1": Case(BM25(k1=3, b=1), plain(slow.bm25, k1=3, b=1), exact=False),
     "bm25-k0": Case(BM25(k1=0), plain(slow.bm25, k1=0), exact=False),
     "decay": Case(TimeDecay(half_life=3), decayed(half_life=3, now=None)),
     "decay-now": Case(

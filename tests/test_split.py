@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -11,6 +13,8 @@ import dask
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import dasrec
 from dasrec import InputError, Interactions, Split
@@ -92,6 +96,109 @@ def test_time_is_cut_at_the_quantile(data: Interactions, fraction: float) -> Non
     cut = references.time_cut(table["time"].to_numpy(), fraction)
     test = table_of(dasrec.split_by_time(data, fraction).test)
     assert sorted(test["time"]) == sorted(table["time"][table["time"] > cut])
+
+
+def timed(folder: Path, times: list[int]) -> Interactions:
+    """Write a store with these times, in seconds, one interaction each."""
+    log = pd.DataFrame(
+        {"user": np.arange(len(times)) % 5, "item": np.arange(len(times)), "time": times}
+    )
+    events = dasrec.read_events(log, user="user", item="item", timestamp="time")
+    with mock.patch("dasrec.memory.LEAST_BLOCK_CELLS", 4):
+        return dasrec.write_interactions(events, folder / "store")
+
+
+@settings(max_examples=15)
+@given(
+    times=st.lists(
+        st.one_of(st.integers(0, 5), st.integers(0, 4 * 10**9)), min_size=5, max_size=40
+    ).filter(lambda times: len(set(times)) > 1),
+    fraction=st.floats(0.01, 0.99).map(lambda each: round(each, 2)),
+)
+def test_time_is_cut_at_the_quantile_of_any_times(times: list[int], fraction: float) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        made = timed(Path(folder), times)
+        test = table_of(dasrec.split_by_time(made, fraction).test)
+    cut = references.time_cut(np.array(times) * 10**6, fraction)
+    assert sorted(test["time"]) == sorted(10**6 * each for each in times if 10**6 * each > cut)
+    assert len(test) > 0
+    # NumPy agrees where its floats do, which need not be at the edge between two ranks
+    if abs((1 - fraction) * len(times) - round((1 - fraction) * len(times))) > 1e-9:
+        quantile = np.quantile(times, 1 - fraction, method="inverted_cdf")
+        assert min(quantile * 10**6, max(times) * 10**6 - 1) == cut
+
+
+@pytest.mark.parametrize("fraction", [round(0.1 * tenth, 1) for tenth in range(1, 10)])
+def test_a_share_of_distinct_times_is_exact(tmp_path: Path, fraction: float) -> None:
+    made = timed(tmp_path, list(range(100, 110)))
+    split = dasrec.split_by_time(made, fraction)
+    assert split.test.to_scipy().nnz == round(10 * fraction)
+
+
+def test_equal_times_cannot_be_cut(tmp_path: Path) -> None:
+    made = timed(tmp_path, [7] * 10)
+    with pytest.raises(InputError, match=r"all timestamps of .* are equal; expected a log that"):
+        dasrec.split_by_time(made)
+
+
+def test_a_part_can_be_split_again(data: Interactions) -> None:
+    outer = dasrec.split_by_time(data, 0.3)
+    for cut in (
+        lambda view: dasrec.split_by_time(view, 0.3),
+        lambda view: dasrec.split_last_n(view, 2),
+        lambda view: dasrec.split_random(view, 0.3, rng=1),
+    ):
+        inner = cut(outer.train)
+        parts = [pairs(view) for view in (inner.train, inner.test, outer.test)]
+        assert all(parts)
+        assert sum(map(len, parts)) == len(set().union(*parts)) == len(pairs(data))
+    table = table_of(outer.train)
+    wanted = table[references.last_n(table, 2)]
+    assert pairs(dasrec.split_last_n(outer.train, 2).test) == set(
+        zip(wanted["user"], wanted["item"], strict=True)
+    )
+
+
+def test_held_out_users_are_not_trained_on(data: Interactions) -> None:
+    split = dasrec.split_users(data, 0.4, targets=0.5, rng=4)
+    counts = {name: getattr(split, name).counts("user_items") for name in ("train", "seen", "test")}
+    whole = data.counts("user_items")
+    out = counts["train"] == 0
+    assert 0.2 < out.mean() < 0.6
+    assert (counts["train"][~out] == whole[~out]).all()
+    assert not counts["test"][~out].any()
+    assert counts["test"][out].sum() / whole[out].sum() == pytest.approx(0.5, abs=0.1)
+    assert split.folds_in
+
+
+def test_listed_pairs_are_tested(data: Interactions) -> None:
+    table = table_of(data)
+    some = table.iloc[::17]
+    absent = sorted(set(itertools.product(range(data.n_users), range(data.n_items))) - pairs(data))[
+        0
+    ]
+    users, items = [*some["user"], absent[0]], [*some["item"], absent[1]]
+    split = dasrec.split_listed(
+        data, user_ids=data.user_ids.ids[users], item_ids=data.item_ids.ids[items], name="ours"
+    )
+    assert pairs(split.test) == set(zip(some["user"], some["item"], strict=True))
+    assert split.spec == "listed:ours"
+    nothing = data.user_ids.ids[:0]
+    with pytest.raises(InputError, match="no pairs were given; expected at least one to test on"):
+        dasrec.split_listed(data, user_ids=nothing, item_ids=nothing, name="x")
+    with pytest.raises(InputError, match="2 users and 1 items were given; expected pairs"):
+        dasrec.split_listed(
+            data, user_ids=data.user_ids.ids[:2], item_ids=data.item_ids.ids[:1], name="x"
+        )
+
+
+def test_a_seed_is_kept_with_the_split(data: Interactions) -> None:
+    fresh = dasrec.split_random(data, 0.3)
+    assert fresh.seed is not None
+    assert dasrec.split_random(data, 0.3, rng=fresh.seed).test == fresh.test
+    assert dasrec.split_by_time(data).seed is None
+    draws = [dasrec.split_random(data, 0.3, rng=np.random.default_rng(5)) for _ in range(2)]
+    assert draws[0].test == draws[1].test
 
 
 @pytest.mark.parametrize("n", [1, 2, 40])

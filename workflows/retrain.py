@@ -57,10 +57,14 @@ def retrain(arguments: argparse.Namespace) -> bool:
 
 
 def main() -> int:
-    """Exit with 0 if there are new lists, 1 if popularity was as good."""
+    """Exit with 0 if there are new lists, 1 if popularity was as good, 2 if something was wrong."""
     arguments = parse()
-    with connect(arguments.cluster):
-        better = retrain(arguments)
+    try:
+        with connect(arguments.cluster):
+            better = retrain(arguments)
+    except dasrec.DasrecError as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return 2
     print("wrote the model and the lists" if better else "popularity was as good; nothing written")
     return 0 if better else 1
 

@@ -24,7 +24,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except (DasrecError, OSError) as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(" ".join(str(error).split())) from error
         except KeyboardInterrupt:
             click.echo("Stopped; nothing half-written is in use.", err=True)
             ctx.exit(STOPPED)
@@ -51,7 +51,7 @@ def main(ctx: click.Context, verbose: bool, spec: str) -> None:
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     ctx.obj = spec
-    if ctx.invoked_subcommand not in ("doctor", None) and "--help" not in sys.argv:
+    if ctx.invoked_subcommand not in ("doctor", None) and not {"-h", "--help"} & {*sys.argv}:
         ctx.with_resource(cluster.connect(spec))
 
 

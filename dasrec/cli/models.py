@@ -9,6 +9,7 @@ import pandas as pd
 
 import dasrec
 from dasrec import pages
+from dasrec.checks import check_columns
 from dasrec.cli.options import as_json_option, lengths_option, overwrite_option, seed_option
 from dasrec.console import show, show_facts
 from dasrec.errors import InputError
@@ -173,7 +174,17 @@ def report_command(
         split = _split_for(models[0], interactions, split_text, None)
         evaluation = evaluate_all(models, split, n=n)
     sections = pages.describe(interactions, models, evaluation)
-    known = pd.read_csv(titles).set_index("item_id")["title"] if titles else None
+    known = _read_titles(titles) if titles else None
     sections += [pages.sample_lists(model, interactions, titles=known) for model in models]
     place = write_page(out, title=f"dasrec: {store}", sections=sections)
     show({"report": place}, as_json=as_json, human=lambda: click.echo(place))
+
+
+def _read_titles(place: str) -> pd.Series:
+    try:
+        table = pd.read_csv(place)
+    except ValueError as error:
+        msg = f"{place} is not readable as CSV: {error}"
+        raise InputError(msg) from error
+    check_columns(list(table.columns), ("item_id", "title"), where=place)
+    return table.set_index("item_id")["title"]

@@ -10,7 +10,7 @@ import numpy as np
 import dasrec
 from dasrec.cli.options import as_json_option, overwrite_option
 from dasrec.console import show, show_audit, show_facts
-from dasrec.errors import StoreError
+from dasrec.errors import InputError, StoreError
 
 
 @click.command("ingest")
@@ -146,7 +146,11 @@ def forget_command(store: str, users: tuple[str, ...], as_json: bool) -> None:
     Example:  dasrec forget my-store --user 4711 && dasrec compact my-store
     """
     known = dasrec.open_interactions(store).user_ids.ids
-    ids = np.array(users).astype(known.dtype)
+    try:
+        ids = np.array(users).astype(known.dtype)
+    except (OverflowError, ValueError) as error:
+        msg = f"{store} has integers for user ids; given: {', '.join(users)}"
+        raise InputError(msg) from error
     interactions = dasrec.forget(store, users=ids)
     show(_store_record(interactions), as_json=as_json, human=lambda: click.echo(repr(interactions)))
 

@@ -13,7 +13,7 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from dasrec import blocks, memory
-from dasrec.checks import check_count, check_number, seed_of
+from dasrec.checks import check_choice, check_count, check_number, seed_of
 from dasrec.errors import InputError
 from dasrec.interactions import Interactions
 from dasrec.kernels.solve import solve_rows
@@ -279,6 +279,10 @@ class ALS(_Alternating):
         self.iterations = iterations
         self.biases = biases
         self.rng = rng
+
+    def _check(self) -> None:
+        super()._check()
+        check_choice(self.biases, name="biases", choices=(True, False))
 
     def _prepare(self, interactions: Interactions) -> None:
         parts = interactions.map_blocks(_sums, "user_items", name="mean-block", progress=False)

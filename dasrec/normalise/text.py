@@ -81,7 +81,7 @@ class BM25(WeightTransform):
     without training rows get the mean length. Weights must be >= 0.
 
     Inverse, for k1 > 0: y K / (k1 + 1 - y), with y = w' / idf and K what w is added to. The larger
-    w / K is, the fewer digits of w are left.
+    w / K is, the fewer digits of w are left; at b = 1 none are left of documents of length 0.
 
     Parameters
     ----------
