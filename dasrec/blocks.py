@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 import dask.array as da
@@ -21,7 +21,8 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from dasrec import files
-from dasrec.kernels.csr import counting_sort
+from dasrec.columns import Codec, narrow, widen
+from dasrec.kernels.csr import places, scatter
 from dasrec.typing import Ints, Longs, Task
 
 
@@ -44,7 +45,12 @@ def share(value: Any) -> Any:
 
 
 def run(
-    task: Task, arguments: Sequence[tuple[Any, ...]], *, name: str, progress: bool = True
+    task: Task,
+    arguments: Sequence[tuple[Any, ...]],
+    *,
+    name: str,
+    progress: bool = True,
+    at_once: int | None = None,
 ) -> list[Any]:
     """Run ``task(*a)`` for every ``a`` and return the results in order.
 
@@ -54,6 +60,7 @@ def run(
     arguments : one tuple a task; Dask collections and shared values in it are resolved
     name : how the tasks read on the dashboard, for instance ``als-user-sweep``
     progress : whether to show a bar, once a run takes more than a second
+    at_once : most tasks at a time without a client; by default as many as there are cores
 
     Notes
     -----
@@ -73,11 +80,11 @@ def run(
     with bar, threadpool_limits(1, "blas"):
         client = active_client()
         if client is None:
-            return _run_here(tasks, label, bar)
+            return _run_here(tasks, label, bar, at_once or CPU_COUNT)
         return _run_on(client, tasks, label, bar)
 
 
-def _run_here(tasks: list[Delayed], label: str, bar: Any) -> list[Any]:
+def _run_here(tasks: list[Delayed], label: str, bar: Any, at_once: int) -> list[Any]:
     def advance(key: Any, *_: Any) -> None:
         if str(key).startswith(label):
             bar.update()
@@ -85,7 +92,7 @@ def _run_here(tasks: list[Delayed], label: str, bar: Any) -> list[Any]:
     with Callback(posttask=advance):
         if get_scheduler() not in (None, dask.threaded.get):
             return list(compute(*tasks))
-        pool = ThreadPoolExecutor(CPU_COUNT, thread_name_prefix="dasrec")
+        pool = ThreadPoolExecutor(at_once, thread_name_prefix="dasrec")
         try:
             return list(compute(*tasks, scheduler="threads", pool=pool))
         finally:
@@ -123,54 +130,50 @@ def stack(
 
 
 class Pieces(NamedTuple):
-    """What one map task left for the reducers: sorted columns, and where each bucket begins."""
+    """What one map task left for the reducers: one file, in it the columns of each bucket."""
 
-    folder: str
-    columns: tuple[str, ...]
-    offsets: Longs
+    path: str
+    offsets: Longs  # of the rows of each bucket
+    codecs: dict[str, Codec]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row over all columns."""
+        return sum(codec.row_bytes for codec in self.codecs.values())
 
 
 def write_pieces(
-    folder: str, buckets: Ints, n_buckets: int, columns: dict[str, NDArray[Any]]
+    path: str, buckets: Ints, n_buckets: int, columns: Mapping[str, NDArray[Any]]
 ) -> Pieces:
-    """Sort parallel columns by bucket, stably, and write one file a column."""
-    order, offsets = counting_sort(buckets, n_buckets)
-    files.make_folder(folder)
-    with files.writing(folder):
-        for name, values in columns.items():
-            files.write_column(files.join(folder, name), values[order])
-    return Pieces(folder, tuple(columns), offsets)
+    """Sort parallel columns by bucket, stably, and write them so that a bucket is one range."""
+    place, offsets = places(buckets, n_buckets)
+    moved, codecs = [], {}
+    for name, values in columns.items():
+        kept, codecs[name] = narrow(values)
+        moved += [scatter(each, place) for each in kept]
+    with files.writing(path):
+        files.write_column(
+            path, *(each[a:b] for a, b in pairwise(offsets.tolist()) for each in moved)
+        )
+    return Pieces(path, offsets, codecs)
 
 
-def read_pieces(
-    pieces: Sequence[Pieces], bucket: int, dtypes: Mapping[str, type[np.generic]]
-) -> dict[str, NDArray[Any]]:
-    """Gather one bucket from all map tasks, in their order, by range reads."""
-    columns = {}
-    for name in pieces[0].columns:
-        dtype = dtypes[name]
-        ranges = [
-            files.read_column(
-                files.join(piece.folder, name),
-                dtype,
-                piece.offsets[bucket],
-                piece.offsets[bucket + 1],
-            )
-            for piece in pieces
-        ]
-        columns[name] = np.concatenate([np.empty(0, dtype), *ranges])
+def read_pieces(pieces: Sequence[Pieces], bucket: int) -> dict[str, NDArray[Any]]:
+    """Gather one bucket from all map tasks, in their order, by one range read each."""
+    sizes = [int(piece.offsets[bucket + 1] - piece.offsets[bucket]) for piece in pieces]
+    columns = {name: np.empty(sum(sizes), codec.dtype) for name, codec in pieces[0].codecs.items()}
+    start = 0
+    for piece, size in zip(pieces, sizes, strict=True):
+        kept = {
+            name: [np.empty(size, word) for word in codec.words]
+            for name, codec in piece.codecs.items()
+        }
+        first = int(piece.offsets[bucket]) * piece.row_bytes
+        files.read_into(piece.path, first, *chain.from_iterable(kept.values()))
+        for name, codec in piece.codecs.items():
+            columns[name][start : start + size] = widen(kept[name], codec)
+        start += size
     return columns
-
-
-@contextlib.contextmanager
-def scratch(url: str) -> Iterator[str]:
-    """Give a fresh folder at ``url`` that all workers reach; remove it however this ends."""
-    folder = files.join(url, f"scratch-{files.token()}")
-    files.make_folder(folder)
-    try:
-        yield folder
-    finally:
-        files.remove(folder)
 
 
 def track(n: int, *, name: str) -> Iterator[int]:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dasrec import blocks, files, memory, store
+from dasrec import blocks, columns, files, memory, store
+from dasrec.columns import Codec
 from dasrec.errors import InputError
+from dasrec.journal import Journal, Shared
 from dasrec.kernels.csr import (
     collapse,
-    counting_sort,
     cut_rows,
     indptr_of,
-    run_starts,
+    places,
+    rows_of,
+    scatter,
     sort_cells,
 )
 from dasrec.scan import Scan
@@ -23,62 +27,62 @@ from dasrec.schema import DATA, INDICES, ITEM, TIMESTAMP, TIMESTAMPS, USER, USER
 from dasrec.typing import Bools, Longs, Side
 from dasrec.vocabulary import MergedIds
 
-CELL_TYPES: Mapping[str, type[np.generic]] = {
-    USER: np.int32,
-    ITEM: np.int32,
-    VALUE: np.float32,
-    TIMESTAMP: np.int64,
-}
+Columns = dict[str, NDArray[Any]]
+
+_COUNTS = "counts"
+_COUNTING_TASKS = 16  # each comes back with a count of every user and item
 
 
 class CellBlock(NamedTuple):
-    """Cells of whole rows, one file a column, sorted by (row, column), and what they count."""
+    """Cells of whole rows in scratch, one file a column, sorted by (row, column)."""
 
     folder: str
-    timed: bool
+    codecs: dict[str, Codec]
+    first: int  # the number of the first row
     row_counts: Longs
-    column_counts: Longs
 
     @property
     def n_cells(self) -> int:
         """How many cells the files hold."""
         return int(self.row_counts.sum())
 
+    @property
+    def timed(self) -> bool:
+        """Whether cells have timestamps."""
+        return TIMESTAMP in self.codecs
+
     def light(self) -> CellBlock:
         """Return the same without counts, small enough to travel with many tasks."""
-        nothing = np.empty(0, np.int64)
-        return self._replace(row_counts=nothing, column_counts=nothing)
+        return self._replace(row_counts=np.empty(0, np.int64))
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Read cells ``start:stop`` of one column."""
-        return files.read_column(files.join(self.folder, name), CELL_TYPES[name], start, stop)
+        return columns.read_column(self.folder, name, self.codecs[name], start, stop)
 
-    def load(self) -> dict[str, NDArray[Any]]:
-        """Read all columns."""
-        names = (USER, ITEM, VALUE, TIMESTAMP) if self.timed else (USER, ITEM, VALUE)
-        return {name: self.read(name) for name in names}
+    def rows(self) -> NDArray[np.int32]:
+        """Return the row of every cell."""
+        counts = files.read_column(files.join(self.folder, _COUNTS), np.int64)
+        return rows_of(indptr_of(counts)) + np.int32(self.first)
+
+    def load_by_user(self) -> Columns:
+        """Read all columns of a block whose rows are users."""
+        names = (ITEM, VALUE, TIMESTAMP) if self.timed else (ITEM, VALUE)
+        return {USER: self.rows(), **{name: self.read(name) for name in names}}
 
 
-def save(
-    folder: str,
-    columns: Mapping[str, NDArray[Any]],
-    *,
-    row: str,
-    span: tuple[int, int],
-    n_columns: int,
-) -> CellBlock:
-    """Write the cells of rows ``span[0]:span[1]``; ``row`` names the side that is the rows."""
-    files.make_folder(folder)
+def save(folder: str, found: Columns, *, first: int, counts: Longs) -> CellBlock:
+    """Write the cells of rows from ``first`` on, of which each has ``counts`` cells."""
+    codecs = columns.write_columns(folder, found)
     with files.writing(folder):
-        for name, values in columns.items():
-            files.write_column(files.join(folder, name), values)
-    column = ITEM if row == USER else USER
-    return CellBlock(
-        folder,
-        TIMESTAMP in columns,
-        np.bincount(columns[row] - span[0], minlength=span[1] - span[0]),
-        np.bincount(columns[column], minlength=n_columns),
-    )
+        files.write_column(files.join(folder, _COUNTS), counts)
+    return CellBlock(folder, codecs, first, counts)
+
+
+def save_by_user(folder: str, found: Columns, span: tuple[int, int]) -> CellBlock:
+    """Write the cells of users ``span[0]:span[1]``, sorted by (user, item)."""
+    counts = np.bincount(found[USER] - np.int32(span[0]), minlength=span[1] - span[0])
+    others = {name: values for name, values in found.items() if name != USER}
+    return save(folder, others, first=span[0], counts=counts)
 
 
 def sort_by_user(
@@ -88,81 +92,76 @@ def sort_by_user(
     *,
     keep_users: Bools,
     dedupe: str,
-    scratch: str,
+    journal: Journal,
 ) -> list[CellBlock]:
     """Encode every part, bucket its rows by user, then sort and dedupe each bucket."""
     counts = users.counts * keep_users
     cuts = cut_rows(indptr_of(counts), memory.block_cells(int(counts.sum())))
-    shared = blocks.share((users.light(), items.light(), cuts, keep_users))
-    arguments = [(scan, i, shared, files.join(scratch, f"map-{i}")) for i, scan in enumerate(scans)]
-    pieces = blocks.share(blocks.run(_encode, arguments, name="ingest-map"))
-    spans = [
-        (pieces, b, int(cuts[b]), int(cuts[b + 1]), len(items.counts), dedupe, scratch)
-        for b in range(len(cuts) - 1)
-    ]
-    return blocks.run(_reduce, spans, name="ingest-reduce")
+    shared = journal.share((users.light(), items.light(), cuts, keep_users), "numbers")
+    arguments = [(scan, i, shared, journal.path(f"map-{i}")) for i, scan in enumerate(scans)]
+    pieces = journal.run(
+        _encode, arguments, name="ingest-map", spent=[scan.folder for scan in scans]
+    )
+    where = journal.share(pieces, "pieces")
+    shape = [(int(a), int(b), len(items.counts)) for a, b in pairwise(cuts)]
+    reduces = [(where, b, each, dedupe, journal.path(f"users-{b}")) for b, each in enumerate(shape)]
+    found = journal.run(_reduce, reduces, name="ingest-reduce")
+    journal.drop([piece.path for piece in pieces])
+    return found
 
 
-def _encode(
-    scan: Scan, part: int, shared: tuple[MergedIds, MergedIds, Longs, Bools], folder: str
-) -> blocks.Pieces:
+def _encode(scan: Scan, part: int, shared: Shared, path: str) -> blocks.Pieces:
     """Turn the codes of one part into numbers and bucket the rows by user."""
-    users, items, cuts, keep_users = shared
-    names = [USER, ITEM] + [VALUE] * scan.valued + [TIMESTAMP] * scan.timed
-    columns: dict[str, NDArray[Any]] = {
-        name: files.read_column(files.join(scan.folder, name), CELL_TYPES[name]) for name in names
+    users, items, cuts, keep_users = shared.load()
+    found: Columns = {
+        name: columns.read_column(scan.folder, name, codec) for name, codec in scan.codecs.items()
     }
     numbers = users.numbers(part)
     bucket_of = (np.searchsorted(cuts, numbers, side="right") - 1).astype(np.int32)
-    buckets = bucket_of[columns[USER]]
-    columns[USER] = numbers[columns[USER]]
-    columns[ITEM] = items.numbers(part)[columns[ITEM]]
-    files.remove(scan.folder)
-    if not keep_users.all():
-        stays = keep_users[columns[USER]]
-        columns = {name: values[stays] for name, values in columns.items()}
+    buckets = bucket_of[found[USER]]
+    within = numbers - cuts[bucket_of].astype(np.int32)  # counted from the first of the bucket
+    stays = keep_users[numbers][found[USER]]
+    found[USER] = within[found[USER]]
+    found[ITEM] = items.numbers(part)[found[ITEM]]
+    if not stays.all():
+        found = {name: values[stays] for name, values in found.items()}
         buckets = buckets[stays]
-    return blocks.write_pieces(folder, buckets, len(cuts) - 1, columns)
+    return blocks.write_pieces(path, buckets, len(cuts) - 1, found)
 
 
 def _reduce(
-    pieces: Sequence[blocks.Pieces],
-    bucket: int,
-    first: int,
-    stop: int,
-    n_items: int,
-    dedupe: str,
-    scratch: str,
+    where: Shared, bucket: int, shape: tuple[int, int, int], dedupe: str, folder: str
 ) -> CellBlock:
     """Sort one bucket of users by (user, item, time) and keep one cell of each user and item."""
-    found = blocks.read_pieces(pieces, bucket, CELL_TYPES)
+    first, stop, n_items = shape
+    found = blocks.read_pieces(where.load(), bucket)
     n_before = len(found[USER])
-    rows = found[USER] - np.int32(first)
-    order = sort_cells(rows, found[ITEM], found.get(TIMESTAMP), shape=(stop - first, n_items))
-    found = {name: values[order] for name, values in found.items()}
-    starts = run_starts(found[USER], found[ITEM])
+    order, starts = sort_cells(
+        found[USER], found[ITEM], found.get(TIMESTAMP), shape=(stop - first, n_items)
+    )
     if dedupe == "error" and len(starts) < n_before:
         msg = (
             f"{n_before - len(starts)} events or more repeat a user and an item; choose what to "
             'keep with clean(events, dedupe="last") (--dedupe last)'
         )
         raise InputError(msg)
-    last = np.append(starts, n_before)[1:] - 1
-    kept = {name: values[starts if dedupe == "first" else last] for name, values in found.items()}
-    if VALUE in found:
-        kept[VALUE] = collapse(starts, found[VALUE], dedupe)
-        if not np.isfinite(kept[VALUE]).all():
+    ends = np.append(starts, n_before)[1:]
+    kept = order[starts if dedupe == "first" else ends - 1]
+    one = {name: values[kept] for name, values in found.items()}
+    one[USER] += np.int32(first)
+    if VALUE not in found:
+        repeats = ends - starts if dedupe == "sum" else np.ones(len(starts))
+        one[VALUE] = repeats.astype(np.float32)
+    elif dedupe not in ("first", "last"):
+        one[VALUE] = collapse(starts, found[VALUE][order], dedupe)
+        if not np.isfinite(one[VALUE]).all():
             msg = "values of one user and item add up to more than float32 holds; scale them down"
             raise InputError(msg)
-    else:
-        repeats = last - starts + 1 if dedupe == "sum" else np.ones(len(starts))
-        kept[VALUE] = repeats.astype(np.float32)
-    folder = files.join(scratch, f"users-{bucket}")
-    return save(folder, kept, row=USER, span=(first, stop), n_columns=n_items)
+    return save_by_user(folder, one, (first, stop))
 
 
 def core(
-    found: Sequence[CellBlock], *, min_user: int, min_item: int, scratch: str
+    found: Sequence[CellBlock], n_items: int, *, min_user: int, min_item: int, journal: Journal
 ) -> tuple[Bools, Bools, list[CellBlock]]:
     """Keep users with ``min_user`` and items with ``min_item`` cells, repeated until both hold.
 
@@ -172,98 +171,91 @@ def core(
     blocks : list of CellBlock
         The cells that stay, in the numbers that are left.
     """
-    sizes = [len(block.row_counts) for block in found]
-    users = np.concatenate([block.row_counts for block in found])
-    items = np.sum([block.column_counts for block in found], axis=0)
-    keep_users, keep_items = users >= min_user, items >= min_item
-    starts = np.concatenate(([0], np.cumsum(sizes)))
-    while True:
-        shared = blocks.share((keep_users, keep_items))
-        if keep_users.all() and keep_items.all():
-            return keep_users, keep_items, list(found)
-        counts = blocks.run(
-            _core_counts, [(block.light(), shared) for block in found], name="ingest-core"
+    keep_users = np.concatenate([block.row_counts for block in found]) >= min_user
+    keep_items = np.ones(n_items, np.bool_)
+    step = -(-len(found) // _COUNTING_TASKS)
+    groups = [[block.light() for block in found[i : i + step]] for i in range(0, len(found), step)]
+    for turn in count():
+        shared = journal.share((keep_users, keep_items), f"core-{turn}")
+        counts = journal.run(
+            _core_counts, [(group, shared) for group in groups], name=f"ingest-core-{turn}"
         )
-        users = np.sum([each[0] for each in counts], axis=0)
-        items = np.sum([each[1] for each in counts], axis=0)
-        next_users, next_items = users >= min_user, items >= min_item
+        next_users = np.sum([each[0] for each in counts], axis=0) >= min_user
+        next_items = np.sum([each[1] for each in counts], axis=0) >= min_item
         if (next_users == keep_users).all() and (next_items == keep_items).all():
             break
         keep_users, keep_items = next_users, next_items
+    if keep_users.all() and keep_items.all():
+        return keep_users, keep_items, list(found)
     arguments = [
-        (
-            block.light(),
-            shared,
-            (int(starts[b]), int(starts[b + 1])),
-            files.join(scratch, f"core-{b}"),
-        )
-        for b, block in enumerate(found)
+        (block.light(), shared, journal.path(f"core-{b}")) for b, block in enumerate(found)
     ]
-    return keep_users, keep_items, blocks.run(_keep_core, arguments, name="ingest-core")
+    kept = journal.run(
+        _keep_core, arguments, name="ingest-core", spent=[block.folder for block in found]
+    )
+    return keep_users, keep_items, kept
 
 
-def _core_counts(block: CellBlock, shared: tuple[Bools, Bools]) -> tuple[Longs, Longs]:
+def _core_counts(group: Sequence[CellBlock], shared: Shared) -> tuple[Longs, Longs]:
     """Count what each user and item has left when only the marked ones stay."""
-    keep_users, keep_items = shared
-    users, items = block.read(USER), block.read(ITEM)
-    keep = keep_users[users] & keep_items[items]
-    return (
-        np.bincount(users[keep], minlength=len(keep_users)),
-        np.bincount(items[keep], minlength=len(keep_items)),
-    )
+    keep_users, keep_items = shared.load()
+    by_user, by_item = np.zeros(len(keep_users), np.int64), np.zeros(len(keep_items), np.int64)
+    for block in group:
+        users, items = block.rows(), block.read(ITEM)
+        keep = keep_users[users] & keep_items[items]
+        by_user += np.bincount(users[keep], minlength=len(by_user))
+        by_item += np.bincount(items[keep], minlength=len(by_item))
+    return by_user, by_item
 
 
-def _keep_core(
-    block: CellBlock, shared: tuple[Bools, Bools], span: tuple[int, int], folder: str
-) -> CellBlock:
-    keep_users, keep_items = shared
-    columns = block.load()
-    keep = keep_users[columns[USER]] & keep_items[columns[ITEM]]
-    columns = {name: values[keep] for name, values in columns.items()}
+def _keep_core(block: CellBlock, shared: Shared, folder: str) -> CellBlock:
+    keep_users, keep_items = shared.load()
+    found = block.load_by_user()
+    stop = block.first + len(files.read_column(files.join(block.folder, _COUNTS), np.int64))
+    keep = keep_users[found[USER]] & keep_items[found[ITEM]]
+    found = {name: values[keep] for name, values in found.items()}
     new_users = np.concatenate(([0], np.cumsum(keep_users)))
-    columns[USER] = new_users[columns[USER]].astype(np.int32)
-    columns[ITEM] = (np.cumsum(keep_items) - 1)[columns[ITEM]].astype(np.int32)
-    files.remove(block.folder)
-    return save(
-        folder,
-        columns,
-        row=USER,
-        span=(int(new_users[span[0]]), int(new_users[span[1]])),
-        n_columns=int(keep_items.sum()),
-    )
+    found[USER] = new_users[found[USER]].astype(np.int32)
+    found[ITEM] = (np.cumsum(keep_items) - 1)[found[ITEM]].astype(np.int32)
+    return save_by_user(folder, found, (int(new_users[block.first]), int(new_users[stop])))
 
 
-def transpose(found: Sequence[CellBlock], n_users: int, *, scratch: str) -> list[CellBlock]:
-    """Sort the same cells by item: bucket each block by item, then gather every bucket."""
-    counts = np.sum([block.column_counts for block in found], axis=0)
-    cuts = cut_rows(indptr_of(counts), memory.block_cells(int(counts.sum())))
+def transpose(found: Sequence[CellBlock], item_counts: Longs, journal: Journal) -> list[CellBlock]:
+    """Sort the same cells by item: bucket each block by item, then gather every bucket.
+
+    ``item_counts`` says about how many cells each item has; tasks are cut by it.
+    """
+    cuts = cut_rows(indptr_of(item_counts), memory.block_cells(int(item_counts.sum())))
+    shared = journal.share(cuts, "item-cuts")
     arguments = [
-        (block.light(), cuts, files.join(scratch, f"turn-{b}")) for b, block in enumerate(found)
+        (block.light(), shared, journal.path(f"turn-{b}")) for b, block in enumerate(found)
     ]
-    pieces = blocks.share(blocks.run(_turn_map, arguments, name="ingest-turn"))
-    reduce_arguments = [
-        (pieces, b, (int(cuts[b]), int(cuts[b + 1])), n_users, files.join(scratch, f"items-{b}"))
-        for b in range(len(cuts) - 1)
+    pieces = journal.run(_turn_map, arguments, name="ingest-turn")
+    where = journal.share(pieces, "turned")
+    reduces = [
+        (where, b, (int(start), int(stop)), journal.path(f"items-{b}"))
+        for b, (start, stop) in enumerate(pairwise(cuts))
     ]
-    return blocks.run(_turn_reduce, reduce_arguments, name="ingest-gather")
+    turned = journal.run(_turn_reduce, reduces, name="ingest-gather")
+    journal.drop([piece.path for piece in pieces])
+    return turned
 
 
-def _turn_map(block: CellBlock, cuts: Longs, folder: str) -> blocks.Pieces:
-    columns = block.load()
-    buckets = (np.searchsorted(cuts, columns[ITEM], side="right") - 1).astype(np.int32)
-    return blocks.write_pieces(folder, buckets, len(cuts) - 1, columns)
+def _turn_map(block: CellBlock, shared: Shared, path: str) -> blocks.Pieces:
+    cuts = shared.load()
+    found = block.load_by_user()
+    bucket_of = np.repeat(np.arange(len(cuts) - 1, dtype=np.int32), np.diff(cuts))
+    buckets = bucket_of[found[ITEM]]
+    found[ITEM] -= cuts.astype(np.int32)[buckets]  # counted from the first of the bucket
+    return blocks.write_pieces(path, buckets, len(cuts) - 1, found)
 
 
-def _turn_reduce(
-    pieces: Sequence[blocks.Pieces], bucket: int, span: tuple[int, int], n_users: int, folder: str
-) -> CellBlock:
-    columns = blocks.read_pieces(pieces, bucket, CELL_TYPES)
+def _turn_reduce(where: Shared, bucket: int, span: tuple[int, int], folder: str) -> CellBlock:
+    found = blocks.read_pieces(where.load(), bucket)
     # pieces come in order of users, so a stable sort by item leaves users ascending within each
-    order, _ = counting_sort(columns[ITEM] - np.int32(span[0]), span[1] - span[0])
-    columns = {name: values[order] for name, values in columns.items()}
-    saved = save(folder, columns, row=ITEM, span=span, n_columns=n_users)
-    # nobody asks how often each user occurs, and every block would come back with all of them
-    return saved._replace(column_counts=np.empty(0, np.int64))
+    place, offsets = places(found.pop(ITEM), span[1] - span[0])
+    found = {name: scatter(values, place) for name, values in found.items()}
+    return save(folder, found, first=span[0], counts=np.diff(offsets))
 
 
 def write_matrix(
@@ -272,6 +264,7 @@ def write_matrix(
     found: Sequence[CellBlock],
     *,
     n_columns: int,
+    journal: Journal,
     older: Longs | None = None,
 ) -> None:
     """Write the cells of all blocks as one orientation of a group, one task a shard.
@@ -302,7 +295,7 @@ def write_matrix(
             if first < stop and first + block.n_cells > start
         ]
         arguments.append((draft.group_url, side, start, names, ranges))
-    blocks.run(_write_shard, arguments, name="ingest-write")
+    journal.run(_write_shard, arguments, name=f"ingest-write-{side}")
 
 
 def _write_shard(
@@ -312,8 +305,10 @@ def _write_shard(
     names: Mapping[str, str],
     ranges: Sequence[tuple[CellBlock, int, int]],
 ) -> None:
-    columns = {
-        stored: np.concatenate([block.read(name, first, stop) for block, first, stop in ranges])
-        for stored, name in names.items()
-    }
-    store.write_cells(group_url, side, start, columns)
+    n = sum(stop - first for _, first, stop in ranges)
+    for stored, name in names.items():  # one at a time: a shard of all columns is large
+        values, at = np.empty(n, store.CELL_TYPES[stored]), 0
+        for block, first, stop in ranges:
+            values[at : at + stop - first] = block.read(name, first, stop)
+            at += stop - first
+        store.write_cells(group_url, side, start, {stored: values})

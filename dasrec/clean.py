@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2b
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +15,10 @@ import xarray as xr
 
 from dasrec.checks import check_choice, check_count, check_number
 from dasrec.errors import InputError
-from dasrec.events import CleanRules, Events
+from dasrec.events import CleanRules, Events, change_events
+from dasrec.ids import listed_ids
 from dasrec.schema import ITEM, STEP, TIMESTAMP, USER, VALUE
-from dasrec.typing import BadRows, Bools, Dedupe, RowRule
+from dasrec.typing import BadRows, Bools, Dedupe, ResolvedIds, RowRule
 
 FAULTS = (
     "user id is missing",
@@ -23,7 +26,7 @@ FAULTS = (
     "value is not a finite number",
     "timestamp is missing, unparsable or before 1970",
 )
-"""Why a row is bad; a row counts once, for the first reason that holds."""
+"""Why a row is bad; a row counts once, for the first reason that holds. See :func:`fault_names`."""
 
 _DEFAULT = CleanRules()
 
@@ -183,20 +186,40 @@ def within(events: Events, *, since: str | None = None, until: str | None = None
 
 
 def keep_ids(events: Events, *, users: Any = None, items: Any = None) -> Events:
-    """Keep the events of listed users, of listed items, or of both, lazily."""
+    """Keep the events of listed users, of listed items, or of both, lazily.
+
+    Parameters
+    ----------
+    events : Events
+    users, items : iterables of ids, optional
+        As the log has them when this is called, in any spelling: integers as texts too, UUIDs as
+        objects or texts. Before :func:`pseudonymise` raw ids, after it pseudonyms.
+
+    Raises
+    ------
+    InputError
+        One of them is no id of the kind that the log has.
+    """
     return _with_lists(events, users, items, on_list=True)
 
 
 def drop_ids(events: Events, *, users: Any = None, items: Any = None) -> Events:
-    """Drop the events of listed users and of listed items, lazily."""
+    """Drop the events of listed users and of listed items, lazily; as :func:`keep_ids` lists."""
     return _with_lists(events, users, items, on_list=False)
 
 
 def _with_lists(events: Events, users: Any, items: Any, *, on_list: bool) -> Events:
     for side, ids in ((USER, users), (ITEM, items)):
         if ids is not None:
-            events = _with_rule(events, _Listed(side, tuple(np.asarray(ids).tolist()), on_list))
+            known = listed_ids(ids, _kind(events, side), what=side)
+            events = _with_rule(events, _Listed(side, known, on_list))
     return events
+
+
+def _kind(events: Events, side: str) -> ResolvedIds:
+    """Return what ids are; events that were put together by hand say it by their types."""
+    whole = pd.api.types.is_integer_dtype(events.frame.dtypes[side])
+    return events.kinds.get(side, "int64" if whole else "string")
 
 
 def _with_rule(events: Events, rule: RowRule) -> Events:
@@ -220,6 +243,8 @@ def pseudonymise(events: Events, *, key: bytes) -> Events:
     same pseudonym. Whoever has the key can find out whether an id they know is in a store.
     RFC 7693.
 
+    Ids that :func:`keep_ids` and :func:`drop_ids` listed before are replaced likewise.
+
     Parameters
     ----------
     events : Events
@@ -234,16 +259,33 @@ def pseudonymise(events: Events, *, key: bytes) -> Events:
     if not 16 <= len(key) <= 64:
         msg = "key must be 16 to 64 secret bytes, for instance secrets.token_bytes(32)"
         raise InputError(msg)
-    meta = events.frame._meta.assign(**{USER: pd.Series([], dtype="str")})
-    frame = events.frame.map_partitions(_pseudonyms, key, meta=meta)
-    return replace(events, frame=frame)
+    rows = tuple(
+        replace(rule, ids=tuple(_pseudonym(each, key) for each in rule.ids))
+        if isinstance(rule, _Listed) and rule.side == USER
+        else rule
+        for rule in events.rules.rows
+    )
+    hidden = change_events(events, partial(_pseudonyms, key=key), kinds={USER: "string"})
+    return replace(hidden, rules=replace(events.rules, rows=rows))
 
 
-def _pseudonyms(frame: pd.DataFrame, key: bytes) -> pd.DataFrame:
+def _pseudonyms(frame: pd.DataFrame, *, key: bytes) -> pd.DataFrame:
     codes, ids = pd.factorize(frame[USER])
-    names = [blake2b(str(each).encode(), digest_size=16, key=key).hexdigest() for each in ids]
+    names = [_pseudonym(each, key) for each in ids]
     hashed = pd.Series(names, dtype="str").reindex(codes).set_axis(frame.index)
     return frame.assign(**{USER: hashed})
+
+
+def _pseudonym(each: int | str, key: bytes) -> str:
+    return blake2b(str(each).encode(), digest_size=16, key=key).hexdigest()
+
+
+def fault_names(events: Events) -> tuple[str, ...]:
+    """Return :data:`FAULTS` in the words that fit a log: an id that is no UUID is missing, too."""
+    return tuple(
+        f"{fault} or no UUID" if events.kinds.get(side) == "uuid" else fault
+        for fault, side in zip_longest(FAULTS, (USER, ITEM))
+    )
 
 
 def row_faults(frame: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.int8]]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,17 +12,15 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from dasrec import memory
 from dasrec.checks import check_choice, check_columns
-from dasrec.errors import InputError
-from dasrec.readers import Part, find_files, open_log
+from dasrec.ids import ID_DTYPES, canonical_ids, guess_kind, kind_of_type, pandas_type
+from dasrec.readers import Log, Part, find_files, is_table, name_of, open_log, open_table
 from dasrec.schema import ITEM, TIMESTAMP, USER, VALUE
-from dasrec.typing import BadRows, Dedupe, IdKind, RowRule, TimeUnit
+from dasrec.typing import BadRows, Dedupe, IdKind, ResolvedIds, RowRule, TimeUnit
 
-_PLAIN_INTEGER = r"^(0|-?[1-9]\d{0,18})$"
-_ID_DTYPES = {"int64": "Int64", "string": "str"}
+_ID_KINDS = ("auto", "int64", "string", "uuid")
+FrameChange = Callable[[pd.DataFrame], pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,39 @@ class CleanRules:
     rows: tuple[RowRule, ...] = ()
 
 
+class _Layout(NamedTuple):
+    """How the raw columns become canonical ones."""
+
+    columns: dict[str, str]  # canonical name -> name in the log
+    kinds: Mapping[str, Any]  # user, item -> what ids are
+    unit: TimeUnit
+    weights: Mapping[str, float] | None = None  # of event types
+
+
+class _Reader(NamedTuple):
+    """How parts of a log become canonical events."""
+
+    read: Callable[[Any], Iterator[Any]]
+    layout: _Layout
+    where: str
+    stamp: str = ""
+    changes: tuple[FrameChange, ...] = ()
+
+
+class Source(NamedTuple):
+    """One part of a log that is not read yet: small, and made to be sent to a worker."""
+
+    reader: _Reader
+    part: Any
+
+
+class _Parts(NamedTuple):
+    """The parts that a lazy frame was made of; of no other frame."""
+
+    frame: str
+    sources: tuple[Source, ...]
+
+
 @dataclass(frozen=True)
 class Events:
     """A log in canonical columns, not yet read.
@@ -48,56 +78,131 @@ class Events:
     frame : dask.dataframe.DataFrame
         ``user`` and ``item`` (Int64 or str), if given ``value`` (float64) and ``timestamp``
         (datetime64[us], UTC). What cannot be read as such is missing here, and counted when
-        written.
-    rules : CleanRules
-        What :func:`dasrec.clean` asked for; applied in one pass when the events are written.
+        written. A partition is a whole part of the log: a compressed text file is one, and so is a
+        row group, however large. :attr:`sources` are read in pieces of bounded size.
     source : str
         Where they come from, for messages and the audit.
+    rules : CleanRules
+        What :func:`dasrec.clean` asked for; applied in one pass when the events are written.
+    kinds : mapping of ``user`` and ``item`` to int64, string or uuid
+        What the ids are.
     """
 
     frame: dd.DataFrame
     source: str
     rules: CleanRules = field(default_factory=CleanRules)
+    kinds: Mapping[str, ResolvedIds] = field(default_factory=dict)
+    parts: _Parts | None = field(default=None, repr=False)
 
     @property
     def has_timestamps(self) -> bool:
         """Whether the log says when."""
         return TIMESTAMP in self.frame.columns
 
+    @property
+    def stamp(self) -> str:
+        """Changes when the files do that the events come from; empty if they come from none."""
+        found = self.sources[:1]
+        return found[0].reader.stamp if found and isinstance(found[0], Source) else ""
 
-class _Layout(NamedTuple):
-    """How the raw columns become canonical ones."""
+    @property
+    def sources(self) -> list[Any]:
+        """The parts of the log in order, one for a task to pass to :func:`read_pieces`.
 
-    columns: dict[str, str]  # canonical name -> name in the log
-    kinds: dict[str, str]  # user, item -> int64 or string
-    unit: TimeUnit
-    weights: Mapping[str, float] | None = None  # of event types
+        Each is a :class:`Source`, or the Dask task of a partition where the events come from a Dask
+        DataFrame, so that what a task receives is a :class:`Source` or a pandas DataFrame.
+        """
+        if self.parts is not None and self.parts.frame == self.frame._name:
+            return list(self.parts.sources)
+        return list(self.frame.to_delayed())
+
+
+def read_pieces(source: Source | pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Yield a part of a log as canonical frames of bounded size, one after the other.
+
+    Parameters
+    ----------
+    source : one of :attr:`Events.sources`; a DataFrame, as a Dask partition is, is one piece
+
+    Yields
+    ------
+    pandas.DataFrame
+        With the columns and types of :attr:`Events.frame`; at least one, maybe without rows. The
+        index counts the rows of the part from 0 on through all pieces. Text: about
+        ``memory.READ_BYTES`` of whole lines; binary formats: ``memory.READ_BYTES // 16`` rows.
+
+    Raises
+    ------
+    InputError
+        The part is damaged, lacks a column, or has ids of another kind than :attr:`Events.kinds`.
+    """
+    if isinstance(source, pd.DataFrame):
+        yield source
+        return
+    reader, part = source
+    where = part.path if isinstance(part, Part) else reader.where
+    start, begun = 0, False
+    for table in reader.read(part):
+        frame = _canonical(table, layout=reader.layout, where=where)
+        frame.index = pd.RangeIndex(start, start + len(frame))
+        start, begun = start + len(frame), True
+        del table  # what is yielded is all that is held while the next piece is read
+        yield _changed(frame, reader.changes)
+    if not begun:
+        yield _changed(_meta(reader.layout), reader.changes)
+
+
+def _changed(frame: pd.DataFrame, changes: Sequence[FrameChange]) -> pd.DataFrame:
+    for change in changes:
+        frame = change(frame)
+    return frame
+
+
+def change_events(
+    events: Events, change: FrameChange, *, kinds: Mapping[str, ResolvedIds]
+) -> Events:
+    """Change canonical frames, lazily; ``kinds`` are those of the ids afterwards."""
+    meta = events.frame._meta.astype({side: ID_DTYPES[kind] for side, kind in kinds.items()})
+    frame = events.frame.map_partitions(change, meta=meta)
+    changed = replace(events, frame=frame, kinds={**events.kinds, **kinds})
+    if events.parts is None or events.parts.frame != events.frame._name:
+        return changed
+    sources = tuple(
+        Source(reader._replace(changes=(*reader.changes, change)), part)
+        for reader, part in events.parts.sources
+    )
+    return replace(changed, parts=_Parts(frame._name, sources))
 
 
 def read_events(
-    paths: str | os.PathLike[str] | Sequence[str] | pd.DataFrame | dd.DataFrame,
+    paths: Any,
     *,
     user: str,
     item: str,
     value: str | tuple[str, Mapping[str, float]] | None = None,
     timestamp: str | None = None,
-    ids: IdKind = "auto",
+    ids: IdKind | Mapping[str, IdKind] = "auto",
     timestamp_unit: TimeUnit = "s",
 ) -> Events:
     """Describe a log of who used what, lazily: only its first rows are read now.
 
     Parameters
     ----------
-    paths : path, fsspec URL, glob, folder or list of them; or a pandas or Dask DataFrame
+    paths : path, fsspec URL, glob, folder or list of them; or a table
         Delimited text with a header (``.csv``, ``.tsv``, ``.txt``, ``.dat``; separator found in the
-        header; compressed too), JSON lines, Parquet, or Arrow/Feather.
+        header), JSON lines, both compressed too (``.gz``, ``.bz2``, ``.xz``, ``.zst``, ``.lz4``),
+        Parquet, or Arrow/Feather. Or a pandas or Dask DataFrame, or a table that offers the Arrow
+        PyCapsule interface, as those of pyarrow, polars and DuckDB do.
     user, item, value, timestamp : names of columns
-        Without ``value`` every event weighs 1; a pair like ``("event", {"click": 1, "buy": 5})``
-        names a column of event types and what each weighs, others are bad rows. Numeric timestamps
-        count ``timestamp_unit`` since 1970-01-01 UTC; others are parsed as ISO 8601.
-    ids : {"auto", "int64", "string"}
+        Of the files, or of their folders where these are named ``column=value`` as Hive does; what
+        both have is taken from the files. Without ``value`` every event weighs 1; a pair like
+        ``("event", {"click": 1, "buy": 5})`` names a column of event types and what each weighs,
+        others are bad rows. Numeric timestamps count ``timestamp_unit`` since 1970-01-01 UTC;
+        others are parsed as ISO 8601.
+    ids : {"auto", "int64", "string", "uuid"}, or for each side one, as ``{"user": "uuid"}``
         What ids are. ``auto`` takes integers if the first rows all are, written as ``str`` writes
-        them.
+        them; in a table the type of the column decides. ``uuid`` makes one id of all spellings of a
+        UUID (capitals, braces, ``urn:uuid:``, no hyphens, 16 bytes); what is none is a bad row.
     timestamp_unit : {"s", "ms", "us", "ns"}
 
     Returns
@@ -107,7 +212,8 @@ def read_events(
     Raises
     ------
     InputError
-        Nothing matches the path, a file is empty or of an unknown type, or a column is missing.
+        Nothing matches the path, a file is empty or of an unknown type, a column is missing, or a
+        table is not computed yet.
 
     Examples
     --------
@@ -117,79 +223,71 @@ def read_events(
     >>> list(events.frame.columns)
     ['user', 'item', 'value']
     """
-    check_choice(ids, name="ids", choices=("auto", "int64", "string"))
     check_choice(timestamp_unit, name="timestamp_unit", choices=("s", "ms", "us", "ns"))
     name, weights = value if isinstance(value, tuple) else (value, None)
     given = {USER: user, ITEM: item, VALUE: name, TIMESTAMP: timestamp}
     columns = {canonical: name for canonical, name in given.items() if name is not None}
     layout = _Layout(columns, _kinds(ids), timestamp_unit, weights)
-    if isinstance(paths, (pd.DataFrame, dd.DataFrame)):
-        return _from_frame(paths, layout)
-    found = find_files(paths)
-    log = open_log(found, list(columns.values()))
-    layout = _settle(layout, log.first)
-    read = partial(_read_part, log.read, layout)
-    with dask.config.set({"dataframe.convert-string": False}):  # strings are what we make them
-        frame = dd.from_map(read, log.parts, meta=_meta(layout), label="read-events")
-    source = found[0] if len(found) == 1 else f"{found[0]} and {len(found) - 1} more"
-    return Events(frame, source)
+    wanted = list(dict.fromkeys(columns.values()))
+    if isinstance(paths, dd.DataFrame):
+        return _from_dask(paths, layout)
+    if is_table(paths):
+        source = name_of(paths)
+        log = open_table(paths, wanted)
+        layout = _settle(layout, log, kind_of_type)
+    else:
+        found = find_files(paths)
+        source = found[0] if len(found) == 1 else f"{found[0]} and {len(found) - 1} more"
+        log = open_log(found, wanted)
+        layout = _settle(layout, log, guess_kind)
+    return _from_log(log, layout, source)
 
 
-def _kinds(ids: IdKind) -> dict[str, str]:
-    return {USER: ids, ITEM: ids}
+def _kinds(ids: IdKind | Mapping[str, IdKind]) -> dict[str, IdKind]:
+    given = ids if isinstance(ids, Mapping) else {USER: ids, ITEM: ids}
+    for side, kind in given.items():
+        check_choice(side, name="a side of ids", choices=(USER, ITEM))
+        check_choice(kind, name="ids", choices=_ID_KINDS)
+    return {side: given.get(side, "auto") for side in (USER, ITEM)}
 
 
-def _from_frame(frame: pd.DataFrame | dd.DataFrame, layout: _Layout) -> Events:
-    where = f"the {'Dask' if isinstance(frame, dd.DataFrame) else 'pandas'} DataFrame"
-    check_columns([str(name) for name in frame.columns], layout.columns.values(), where=where)
-    kinds = {}
-    for name in (USER, ITEM):
-        dtype = frame[layout.columns[name]].dtype
-        # floats are what pandas makes of integers with gaps
-        whole = pd.api.types.is_integer_dtype(dtype) or pd.api.types.is_float_dtype(dtype)
-        guess = "int64" if whole else "string"
-        kinds[name] = guess if layout.kinds[name] == "auto" else layout.kinds[name]
-    layout = layout._replace(kinds=kinds)
-    if isinstance(frame, pd.DataFrame):
-        rows = max(1, memory.READ_BYTES // 64)
-        frame = dd.from_pandas(frame.reset_index(drop=True), npartitions=max(1, len(frame) // rows))
-    canonical = partial(_canonical, layout=layout, where=where)
-    lazy: Any = frame  # the stubs of pandas do not know Dask
-    return Events(lazy.map_partitions(canonical, meta=_meta(layout)), where)
-
-
-def _settle(layout: _Layout, first: pa.Table) -> _Layout:
-    """Decide whether ids are integers or strings."""
-    kinds = {}
-    for name in (USER, ITEM):
-        kind = layout.kinds[name]
-        kinds[name] = _id_kind(first[layout.columns[name]]) if kind == "auto" else kind
+def _settle(layout: _Layout, log: Log, guess: Callable[[Any], ResolvedIds]) -> _Layout:
+    """Decide what ids are where that is left open."""
+    kinds = {
+        side: guess(log.first[layout.columns[side]]) if kind == "auto" else kind
+        for side, kind in layout.kinds.items()
+    }
     return layout._replace(kinds=kinds)
 
 
-def _id_kind(column: pa.ChunkedArray) -> str:
-    column = column.drop_null()
-    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        return "int64"
-    text = column.cast(pa.string())
-    if len(text) == 0:
-        return "string"
-    whole = pc.match_substring_regex(text, _PLAIN_INTEGER)  # "007" stays a string
-    return "int64" if pc.all(whole).as_py() else "string"
+def _from_dask(frame: dd.DataFrame, layout: _Layout) -> Events:
+    where = "the Dask DataFrame"
+    check_columns([str(name) for name in frame.columns], layout.columns.values(), where=where)
+    layout = _settle(layout, Log([], iter, frame._meta), kind_of_type)
+    canonical = partial(_canonical, layout=layout, where=where)
+    lazy: Any = frame  # the stubs of pandas do not know Dask
+    made = lazy.map_partitions(canonical, meta=_meta(layout))
+    return Events(made, where, kinds=layout.kinds)
 
 
-def _read_part(read: Callable[[Part], pa.Table], layout: _Layout, part: Part) -> pd.DataFrame:
-    frame = read(part).to_pandas(types_mapper=_pandas_type)
-    return _canonical(frame, layout=layout, where=part.path)
+def _from_log(log: Log, layout: _Layout, source: str) -> Events:
+    reader = _Reader(log.read, layout, source, log.stamp)
+    with dask.config.set({"dataframe.convert-string": False}):  # strings are what we make them
+        frame = dd.from_map(
+            partial(_read_whole, reader), log.parts, meta=_meta(layout), label="read-events"
+        )
+    sources = tuple(Source(reader, part) for part in log.parts)
+    return Events(frame, source, kinds=layout.kinds, parts=_Parts(frame._name, sources))
 
 
-def _pandas_type(kind: pa.DataType) -> Any:
-    """Keep integers with gaps exact: the default would make floats of them."""
-    return pd.Int64Dtype() if pa.types.is_integer(kind) else None
+def _read_whole(reader: _Reader, part: Any) -> pd.DataFrame:
+    pieces = list(read_pieces(Source(reader, part)))
+    return pd.concat(pieces) if len(pieces) > 1 else pieces[0]
 
 
 def _meta(layout: _Layout) -> pd.DataFrame:
-    columns = {name: pd.Series([], dtype=_ID_DTYPES[layout.kinds[name]]) for name in (USER, ITEM)}
+    kinds = {side: ID_DTYPES[layout.kinds[side]] for side in (USER, ITEM)}
+    columns = {side: pd.Series([], dtype=kind) for side, kind in kinds.items()}
     if VALUE in layout.columns:
         columns[VALUE] = pd.Series([], dtype="float64")
     if TIMESTAMP in layout.columns:
@@ -197,39 +295,28 @@ def _meta(layout: _Layout) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _canonical(frame: pd.DataFrame, *, layout: _Layout, where: str) -> pd.DataFrame:
-    columns = {
-        name: _ids(frame[layout.columns[name]], layout.kinds[name], where) for name in (USER, ITEM)
-    }
+def _canonical(table: pa.Table | pd.DataFrame, *, layout: _Layout, where: str) -> pd.DataFrame:
+    columns = {}
+    for side in (USER, ITEM):
+        name = layout.columns[side]
+        columns[side] = canonical_ids(table[name], layout.kinds[side], name=name, where=where)
     if VALUE in layout.columns:
-        raw = frame[layout.columns[VALUE]]
+        raw = _series(table[layout.columns[VALUE]])
         if layout.weights is not None:
             raw = raw.astype("object").map(layout.weights)
         columns[VALUE] = pd.to_numeric(raw, errors="coerce").astype("float64")
     if TIMESTAMP in layout.columns:
-        columns[TIMESTAMP] = _times(frame[layout.columns[TIMESTAMP]], layout.unit)
+        columns[TIMESTAMP] = _times(_series(table[layout.columns[TIMESTAMP]]), layout.unit)
     return pd.DataFrame(columns, copy=False)
 
 
-def _ids(raw: pd.Series, kind: str, where: str) -> pd.Series:
-    if kind == "string":
-        return raw.astype("str")
-    if raw.dtype == pd.Int64Dtype():
+def _series(raw: Any) -> pd.Series:
+    if isinstance(raw, pd.Series):
         return raw
-    try:
-        # through Arrow, since pandas makes floats of integers with gaps, and 7 of "007"
-        array = pa.array(raw, from_pandas=True)
-        if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
-            plain = pc.match_substring_regex(array, _PLAIN_INTEGER)
-            for odd in array.filter(pc.invert(plain)).slice(0, 1).to_pylist():
-                msg = f"there is {odd!r}"
-                raise pa.ArrowInvalid(msg)
-        whole = array.cast(pa.int64())
-    except pa.ArrowException as error:
-        msg = f'{where}: ids of {raw.name!r} are not all integers ({error}); pass ids="string"'
-        raise InputError(msg) from error
-    found: pd.Series = whole.to_pandas(types_mapper=_pandas_type)
-    return found.set_axis(raw.index)  # an index given to Series() would pick rows by label
+    if pa.types.is_date(raw.type):  # pandas would make an object of each day
+        raw = raw.cast(pa.timestamp("us" if pa.types.is_date64(raw.type) else "s"))
+    found: pd.Series = raw.to_pandas(types_mapper=pandas_type)
+    return found
 
 
 def _times(raw: pd.Series, unit: TimeUnit) -> pd.Series:

@@ -6,21 +6,27 @@ scan (read, judge rows, count ids) -> vocabularies -> map (encode, bucket by use
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from dask.tokenize import TokenizationError, tokenize
 from scipy import sparse
 
-from dasrec import blocks, cells, files, store
+from dasrec import cells, files, store
 from dasrec.cells import CellBlock
 from dasrec.clean import AuditStep
-from dasrec.errors import InputError
+from dasrec.errors import DasrecError, InputError
 from dasrec.events import Events
 from dasrec.interactions import Interactions, open_interactions
+from dasrec.journal import Journal, resuming
 from dasrec.kernels.csr import rows_of
 from dasrec.scan import judge, scan_log
 from dasrec.schema import (
@@ -78,13 +84,11 @@ def write_interactions(
     caller holds counts, 8 bytes a user and 8 bytes an item and block, never the ids. Disk: some 24
     bytes an event of scratch beside the store while it runs.
     """
-    draft = store.Draft(url, INTERACTIONS_KIND, overwrite=overwrite)
-    try:
-        with blocks.scratch(draft.url) as scratch:
-            _ingest(events, draft, scratch, quarantine=quarantine)
-    except BaseException:
-        draft.abandon()
-        raise
+    place = files.absolute(quarantine) if quarantine else None
+    key = job_key(events, place)
+    draft = store.Draft(url, INTERACTIONS_KIND, overwrite=overwrite, key=key)
+    with writing(draft, key=key) as journal:
+        _ingest(events, draft, journal, quarantine=place)
     return open_interactions(draft.url)
 
 
@@ -116,14 +120,40 @@ def append_interactions(events: Events, url: str | os.PathLike[str]) -> Interact
     base = open_interactions(url)
     _check_goes_with(events, base)
     pointer = store.read_pointer(base.url, INTERACTIONS_KIND, base.version)
-    draft = store.Draft(base.url, INTERACTIONS_KIND, base=pointer)
-    try:
-        with blocks.scratch(draft.url) as scratch:
-            _ingest(events, draft, scratch, base)
-    except BaseException:
-        draft.abandon()
-        raise
+    key = job_key(events, base.version)
+    draft = store.Draft(base.url, INTERACTIONS_KIND, base=pointer, key=key)
+    with writing(draft, key=key) as journal:
+        _ingest(events, draft, journal, base)
     return open_interactions(base.url)
+
+
+def job_key(events: Events, *details: Any) -> str | None:
+    """Name the job of writing these events, so that the same call finds what a killed one left.
+
+    None if that cannot be told, since the log comes from a function that Dask cannot compare.
+    """
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    # scratch is not synced to the disk, so it must not outlive the machine
+    machine = boot.read_text() if boot.exists() else ""
+    known = (machine, version("dasrec"), events.frame._name, events.stamp, events.rules, *details)
+    try:
+        return str(tokenize(*known, ensure_deterministic=True))[:12]
+    except TokenizationError:
+        return None
+
+
+@contextlib.contextmanager
+def writing(draft: store.Draft, *, key: str | None = None) -> Iterator[Journal]:
+    """Give a journal for what becomes a version; what fails is removed, what is killed stays."""
+    resumable = False
+    try:
+        with resuming(draft.url, key) as journal:
+            resumable = journal.resumable
+            yield journal
+    except BaseException as error:
+        if isinstance(error, DasrecError) or not resumable:
+            draft.abandon()
+        raise
 
 
 def _check_goes_with(events: Events, base: Interactions) -> None:
@@ -153,40 +183,44 @@ def _check_goes_with(events: Events, base: Interactions) -> None:
 def _ingest(
     events: Events,
     draft: store.Draft,
-    scratch: str,
+    journal: Journal,
     base: Interactions | None = None,
-    quarantine: str | os.PathLike[str] | None = None,
+    quarantine: str | None = None,
 ) -> None:
     rules = events.rules
-    scans = scan_log(events, scratch, files.absolute(quarantine) if quarantine else None)
+    scans = scan_log(events, journal, quarantine)
     audit = judge(scans, events)
-    users = merge_ids([scan.users for scan in scans], scratch=scratch, what="user")
-    items = merge_ids([scan.items for scan in scans], scratch=scratch, what="item")
+    users = merge_ids([scan.users for scan in scans], journal, what=USER)
+    items = merge_ids([scan.items for scan in scans], journal, what=ITEM)
     if base is not None:
         users, items = users.after(base.user_ids), items.after(base.item_ids)
     _check_sides(len(users.counts), len(items.counts))
     people = _people(users.counts, rules.max_user)
+    n_all, n_left = int(users.counts.sum()), int(users.counts[people].sum())
     if rules.max_user is not None:
-        n_all, n_left = int(users.counts.sum()), int(users.counts[people].sum())
         audit.append(AuditStep("bots", n_all, n_left, f"max_user={rules.max_user}"))
     found = cells.sort_by_user(
-        scans, users, items, keep_users=people, dedupe=rules.dedupe, scratch=scratch
+        scans, users, items, keep_users=people, dedupe=rules.dedupe, journal=journal
     )
-    n_before, n_cells = int(users.counts[people].sum()), sum(block.n_cells for block in found)
-    audit.append(AuditStep("duplicates", n_before, n_cells, f"dedupe={rules.dedupe!r}"))
+    n_cells = sum(block.n_cells for block in found)
+    audit.append(AuditStep("duplicates", n_left, n_cells, f"dedupe={rules.dedupe!r}"))
     keep_users, keep_items = (np.ones(len(side.counts), np.bool_) for side in (users, items))
-    if base is None:
+    if base is None and (rules.min_user > 1 or rules.min_item > 1 or not people.all()):
         keep_users, keep_items, found = cells.core(
-            found, min_user=rules.min_user, min_item=rules.min_item, scratch=scratch
+            found,
+            len(keep_items),
+            min_user=rules.min_user,
+            min_item=rules.min_item,
+            journal=journal,
         )
+        _check_sides(int(keep_users.sum()), int(keep_items.sum()))
+    if base is None:
         n_core = sum(block.n_cells for block in found)
         why = f"min_user={rules.min_user}, min_item={rules.min_item}"
         audit.append(AuditStep("core", n_cells, n_core, why))
-        _check_sides(int(keep_users.sum()), int(keep_items.sum()))
     ids = {USER_IDS: users.pieces(keep_users), ITEM_IDS: items.pieces(keep_items)}
-    write_groups(
-        draft, found, ids, facts=group_facts(rules.dedupe, audit), scratch=scratch, base=base
-    )
+    facts = group_facts(rules.dedupe, audit)
+    write_groups(draft, found, items.counts[keep_items], ids, facts, journal, base=base)
     logger.info("wrote %s interactions to %s", sum(block.n_cells for block in found), draft.url)
 
 
@@ -205,10 +239,11 @@ def group_facts(dedupe: str, audit: Sequence[AuditStep]) -> dict[str, Any]:
 def write_groups(
     draft: store.Draft,
     found: Sequence[CellBlock],
+    item_counts: Longs,
     ids: Mapping[str, Iterable[Ids]],
-    *,
     facts: Mapping[str, Any],
-    scratch: str,
+    journal: Journal,
+    *,
     base: Interactions | None = None,
 ) -> None:
     """Write both orientations and the ids that are new, then make a version of them.
@@ -217,17 +252,19 @@ def write_groups(
     ----------
     draft : Draft
     found : cells sorted by user, of all rows
+    item_counts : about how many cells each item has
     ids : of both sides, in pieces; without those that ``base`` has
     facts : what the version says of itself beside sizes and hashes
-    scratch : a folder that all workers reach
+    journal : of the job
     base : the version that the draft builds on
     """
     n_users = sum(len(block.row_counts) for block in found)
-    n_items = len(found[0].column_counts)
-    turned = cells.transpose(found, n_users, scratch=scratch)
+    n_items = len(item_counts)
     older = base.stored_counts(n_users, n_items) if base else (None, None)
-    cells.write_matrix(draft, USER_ITEMS, found, n_columns=n_items, older=older[0])
-    cells.write_matrix(draft, ITEM_USERS, turned, n_columns=n_users, older=older[1])
+    write = partial(cells.write_matrix, draft, journal=journal)
+    write(USER_ITEMS, found, n_columns=n_items, older=older[0])
+    turned = cells.transpose(found, item_counts, journal)
+    write(ITEM_USERS, turned, n_columns=n_users, older=older[1])
     known = (base.user_ids, base.item_ids) if base else (None, None)
     draft.commit(
         {
@@ -313,21 +350,12 @@ def interactions_from_scipy(
         VALUE: matrix.data,
     }
     draft = store.Draft(url, INTERACTIONS_KIND, overwrite=overwrite)
-    try:
-        with blocks.scratch(draft.url) as scratch:
-            found = cells.save(
-                files.join(scratch, "users-0"),
-                columns,
-                row=USER,
-                span=(0, len(users)),
-                n_columns=len(items),
-            )
-            ids = {USER_IDS: [users.ids], ITEM_IDS: [items.ids]}
-            facts = group_facts("last", [AuditStep("read", matrix.nnz, matrix.nnz, "SciPy matrix")])
-            write_groups(draft, [found], ids, facts=facts, scratch=scratch)
-    except BaseException:
-        draft.abandon()
-        raise
+    with writing(draft) as journal:
+        found = cells.save_by_user(journal.path("users-0"), columns, (0, len(users)))
+        ids = {USER_IDS: [users.ids], ITEM_IDS: [items.ids]}
+        facts = group_facts("last", [AuditStep("read", matrix.nnz, matrix.nnz, "SciPy matrix")])
+        item_counts = np.bincount(columns[ITEM], minlength=len(items))
+        write_groups(draft, [found], item_counts, ids, facts, journal)
     return open_interactions(draft.url)
 
 

@@ -24,7 +24,6 @@ from dasrec.kernels.csr import (
     indptr_of,
     kept_indptr,
     rows_of,
-    run_starts,
     sort_cells,
 )
 from dasrec.schema import (
@@ -36,7 +35,8 @@ from dasrec.schema import (
     USER_IDS,
     USER_ITEMS,
 )
-from dasrec.typing import Bools, CsrBlock, Dedupe, Ids, Ints, Longs, Mask, Side, Transform
+from dasrec.segments import StoredVocabulary
+from dasrec.typing import Bools, CsrBlock, Dedupe, Ints, Longs, Mask, Side, Transform
 from dasrec.vocabulary import Vocabulary
 
 _FACTS = (
@@ -96,17 +96,13 @@ class Interactions:
 
     @cached_property
     def user_ids(self) -> Vocabulary:
-        """Ids of the rows of ``user_items``."""
-        return Vocabulary(self._ids(USER_IDS), "user")
+        """Ids of the rows of ``user_items``, read when asked for."""
+        return StoredVocabulary(self.group_urls, USER_IDS, "user")
 
     @cached_property
     def item_ids(self) -> Vocabulary:
-        """Ids of the columns of ``user_items``."""
-        return Vocabulary(self._ids(ITEM_IDS), "item")
-
-    def _ids(self, name: str) -> Ids:
-        # an appended group holds the new ids alone
-        return np.concatenate([store.read_array(group, name) for group in self.group_urls])
+        """Ids of the columns of ``user_items``, read when asked for."""
+        return StoredVocabulary(self.group_urls, ITEM_IDS, "item")
 
     @property
     def state(self) -> str:
@@ -293,17 +289,16 @@ def merge_blocks(parts: Sequence[CsrBlock], shape: tuple[int, int], dedupe: Dedu
     values = np.concatenate([part.data for part in parts])
     times = [part.timestamps for part in parts if part.timestamps is not None]
     stamps = np.concatenate(times) if times else None
-    order = sort_cells(rows, columns, stamps, shape=shape)
-    rows, columns, values = rows[order], columns[order], values[order]
-    starts = run_starts(rows, columns)
-    kept = starts if dedupe == "first" else np.append(starts, len(rows))[1:] - 1
-    counts = np.bincount(rows[starts], minlength=shape[0])
+    order, starts = sort_cells(rows, columns, stamps, shape=shape)
+    first = order[starts]
+    kept = first if dedupe == "first" else order[np.append(starts, len(rows))[1:] - 1]
+    counts = np.bincount(rows[first], minlength=shape[0])
     return CsrBlock(
         indptr_of(counts),
-        columns[starts],
-        collapse(starts, values, dedupe),
+        columns[first],
+        collapse(starts, values[order], dedupe),
         shape[1],
-        None if stamps is None else stamps[order][kept],
+        None if stamps is None else stamps[kept],
     )
 
 

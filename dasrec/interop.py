@@ -247,7 +247,7 @@ def to_binsparse(
     try:
         _write_binsparse(interactions, draft)
         with files.writing(place):
-            files.move(draft, place)
+            files.move(draft, place, last="zarr.json")
     except BaseException:
         files.remove(draft)
         raise

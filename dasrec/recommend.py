@@ -24,7 +24,6 @@ DONE = "_SUCCESS"
 class _Job(NamedTuple):
     users: Floats
     items: Floats
-    user_ids: Ids
     item_ids: Ids
     n: int
 
@@ -51,8 +50,8 @@ def recommend_all(
         user and rank. A user who has seen nearly everything gets a shorter list. The file
         ``_SUCCESS`` comes last, as Spark writes it: a folder without it is unfinished.
     overwrite : bool
-        Whether lists that are there already are replaced; they stay readable until the new are
-        whole.
+        Whether lists that are there already are replaced. They stay readable until the new are
+        whole; on an object store, which cannot rename, until these are copied in their place.
 
     Raises
     ------
@@ -76,11 +75,11 @@ def recommend_all(
     # the same call finds its own finished parts again, another call does not
     draft = f"{place}.part-{_fingerprint(users, items, seen, length)}"
     files.make_folder(draft)
-    job = _Job(users, items, model.user_ids_.ids, model.item_ids_.ids, length)
+    job = _Job(users, items, model.item_ids_.ids, length)
     seen.map_blocks(_write_block, "user_items", blocks.share(job), draft, name="recommend-block")
     with files.writing(place):
         files.replace(files.join(draft, DONE), b"")
-        files.move(draft, place)
+        files.move(draft, place, last=DONE)
     return place
 
 
@@ -92,9 +91,9 @@ def _check_place(place: str, *, overwrite: bool) -> None:
         msg = f"{place} exists already; pass overwrite=True (--overwrite) or choose another place"
         raise InputError(msg)
     fs, path = files.locate(place)
-    found = fs.ls(path, detail=False) if fs.isdir(path) else [path]
-    names = [each.rstrip("/").rsplit("/", 1)[-1] for each in found]
-    if not fs.isdir(path) or not all(name == DONE or name.startswith("part-") for name in names):
+    with files.reaching(place):
+        is_folder, names = fs.isdir(path), files.names(place)
+    if not is_folder or not all(name == DONE or name.startswith("part-") for name in names):
         msg = f"{place} is something else than lists; choose another place"
         raise InputError(msg)
 
@@ -119,8 +118,10 @@ def _write_block(
     )
     kept = lists >= 0
     rows, places = np.nonzero(kept)
+    # the store's ids are the model's, and a task reads no more of them than its own
+    user_ids = seen.user_ids.ids_of(np.arange(start, stop))
     columns: dict[str, Any] = {
-        "user_id": _arrow(job.user_ids[start + rows]),
+        "user_id": _arrow(user_ids[rows]),
         "rank": pa.array((places + 1).astype(np.int32)),
         "item_id": _arrow(job.item_ids[lists[kept]]),
         "score": pa.array(scores[kept]),

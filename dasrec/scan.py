@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dasrec import blocks, files
+from dasrec import columns, files
 from dasrec.clean import FAULTS, AuditStep, row_faults, row_rules
+from dasrec.columns import Codec
 from dasrec.errors import InputError
-from dasrec.events import CleanRules, Events
+from dasrec.events import CleanRules, Events, read_pieces
+from dasrec.journal import Journal
 from dasrec.schema import ITEM, TIMESTAMP, USER, VALUE
 from dasrec.typing import Longs
 from dasrec.vocabulary import IdFiles, factorize, save_ids
@@ -26,19 +28,20 @@ class Scan(NamedTuple):
     faults: Longs  # rows by fault
     dropped: list[int]  # rows by rule
     example: str
-    timed: bool
-    valued: bool
+    codecs: dict[str, Codec]
     users: IdFiles  # codes in scratch are places in these
     items: IdFiles
 
 
-def scan_log(events: Events, scratch: str, quarantine: str | None = None) -> list[Scan]:
+def scan_log(events: Events, journal: Journal, quarantine: str | None = None) -> list[Scan]:
     """Scan every part of a log, one task each; bad rows go to ``quarantine`` if it is named."""
     arguments = [
-        (part, events.rules, files.join(scratch, f"scan-{i}"), i, quarantine)
-        for i, part in enumerate(events.frame.to_delayed())
+        (source, events.rules, journal.path(f"scan-{part}"), part, quarantine)
+        for part, source in enumerate(events.sources)
     ]
-    return blocks.run(_scan, arguments, name="ingest-scan")
+    return [
+        scan for scans in journal.run(_scan_part, arguments, name="ingest-scan") for scan in scans
+    ]
 
 
 def judge(scans: Sequence[Scan], events: Events) -> list[AuditStep]:
@@ -71,63 +74,67 @@ def judge(scans: Sequence[Scan], events: Events) -> list[AuditStep]:
     return audit
 
 
+def _scan_part(
+    source: Any, rules: CleanRules, folder: str, part: int, quarantine: str | None = None
+) -> list[Scan]:
+    """Scan one part piece by piece, so that memory is bounded however large the part is."""
+    scans: list[Scan] = []
+    for frame in read_pieces(source):
+        faults = row_faults(frame)
+        if quarantine is not None and (faults >= 0).any():
+            _quarantine(frame, faults, files.join(quarantine, f"part-{part:05}-{len(scans)}"), part)
+        first_row = sum(scan.n_rows for scan in scans)
+        place = f"of part {part + 1}"
+        scans.append(_scan(frame, faults, rules, f"{folder}-{len(scans)}", (first_row, place)))
+    return scans
+
+
 def _scan(
-    frame: pd.DataFrame, rules: CleanRules, folder: str, part: int, quarantine: str | None = None
+    frame: pd.DataFrame,
+    faults: NDArray[np.int8],
+    rules: CleanRules,
+    folder: str,
+    where: tuple[int, str],
 ) -> Scan:
-    """Judge the rows of one part, keep the good ones in scratch, and count their ids."""
-    faults = row_faults(frame)
+    """Judge the rows of one piece, keep the good ones in scratch, and count their ids."""
     bad = faults >= 0
     good, dropped = frame if not bad.any() else frame[~bad], []
     for rule in row_rules(rules):
         stays = rule(good)
         dropped.append(len(good) - int(stays.sum()))
         good = good[stays]
-    columns, ids = _numbered(good)
-    files.make_folder(folder)
-    with files.writing(folder):
-        for name, values in columns.items():
-            files.write_column(files.join(folder, name), values)
+    found, ids = _numbered(good)
+    codecs = columns.write_columns(folder, found)
     saved = {side: save_ids(files.join(folder, f"{side}-ids"), *ids[side]) for side in (USER, ITEM)}
     example = ""
-    if bad.any() and quarantine is not None:
-        _quarantine(frame[bad], faults[bad], quarantine, part)
     if bad.any():
         first = int(np.argmax(bad))
-        example = f"row {first + 1} of part {part + 1}: {frame.iloc[first].to_dict()}"
+        example = f"row {where[0] + first + 1} {where[1]}: {frame.iloc[first].to_dict()}"
     counts = np.bincount(faults[bad], minlength=len(FAULTS))
-    return Scan(
-        folder,
-        len(frame),
-        counts,
-        dropped,
-        example,
-        TIMESTAMP in columns,
-        VALUE in columns,
-        saved[USER],
-        saved[ITEM],
-    )
+    return Scan(folder, len(frame), counts, dropped, example, codecs, saved[USER], saved[ITEM])
 
 
-def _quarantine(rows: pd.DataFrame, faults: NDArray[np.int8], folder: str, part: int) -> None:
+def _quarantine(frame: pd.DataFrame, faults: NDArray[np.int8], path: str, part: int) -> None:
     """Keep bad rows as they were read, each with its place and the reason."""
-    reasons = np.array(FAULTS, object)[faults]
-    table = rows.assign(part=part, row=rows.index, reason=reasons)
-    content = table.to_parquet(index=False)
-    with files.writing(folder):
-        files.replace(files.join(folder, f"part-{part:05}.parquet"), content)
+    bad = faults >= 0
+    rows = frame[bad]
+    reasons = np.array(FAULTS, object)[faults[bad]]
+    content = rows.assign(part=part, row=rows.index, reason=reasons).to_parquet(index=False)
+    with files.writing(path):
+        files.replace(f"{path}.parquet", content)
 
 
 def _numbered(
     frame: pd.DataFrame,
 ) -> tuple[dict[str, NDArray[Any]], dict[str, tuple[pd.Series, Longs]]]:
     """Return the columns with ids as codes of this part alone, and each side's ids and counts."""
-    columns: dict[str, NDArray[Any]] = {}
+    found: dict[str, NDArray[Any]] = {}
     ids = {}
     for side in (USER, ITEM):
-        columns[side], distinct, counts = factorize(frame[side])
+        found[side], distinct, counts = factorize(frame[side])
         ids[side] = (distinct, counts)
     if VALUE in frame:
-        columns[VALUE] = frame[VALUE].to_numpy(np.float32)
+        found[VALUE] = frame[VALUE].to_numpy(np.float32)
     if TIMESTAMP in frame:
-        columns[TIMESTAMP] = frame[TIMESTAMP].to_numpy("datetime64[us]").view(np.int64)
-    return columns, ids
+        found[TIMESTAMP] = frame[TIMESTAMP].to_numpy("datetime64[us]").view(np.int64)
+    return found, ids

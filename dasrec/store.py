@@ -1,19 +1,15 @@
 """The only room that opens Zarr; docs/format.md states what is written here.
 
-A place (a path or URL) holds groups that never change once written, and one small file a version
-that names the groups it is made of. A version exists when its file does; that appears as a whole.
+Groups never change once written; dasrec/versions.py says which of them make up a version.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
-import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -24,127 +20,25 @@ from zarr.errors import BaseZarrError
 
 from dasrec import files
 from dasrec.errors import InputError, StoreError
-from dasrec.schema import CUTS, DATA, FORMAT_VERSION, INDICES, INDPTR, TIMESTAMPS
+from dasrec.runs import Runs, find_runs
+from dasrec.schema import CUTS, DATA, INDICES, INDPTR, TIMESTAMPS
 from dasrec.typing import CsrBlock, Ids, Longs, Side
+from dasrec.versions import Pointer as Pointer
+from dasrec.versions import list_versions as list_versions
+from dasrec.versions import now as now
+from dasrec.versions import pointer_name as pointer_name
+from dasrec.versions import publish as publish
+from dasrec.versions import read_pointer as read_pointer
 
 CHUNK_CELLS = 2**18
 SHARD_CELLS = 2**22
-_CELL_TYPES = {DATA: np.float32, INDICES: np.int32, TIMESTAMPS: np.int64}
+RUN_STARTS, RUN_ENDS = "_run_starts", "_run_ends"
+"""What follows the name of an array of ids in the names of the arrays that let readers search."""
+
+CELL_TYPES: Mapping[str, Any] = {DATA: np.float32, INDICES: np.int32, TIMESTAMPS: np.int64}
 _EMPTY_TOO: Any = {"write_empty_chunks": True}
 _SMALL = (ZstdCodec(level=3), Crc32cCodec())
-_POINTER = re.compile(r"version-(\d{8})\.json")
 _OURS = ("zarr.json", "state-", "scratch-", "version-", ".version-")
-
-
-class Pointer(NamedTuple):
-    """One version of a place: which groups make it up, since when, and what is known of it."""
-
-    url: str
-    kind: str
-    version: int
-    created: str
-    groups: tuple[str, ...]
-    facts: dict[str, Any]
-
-    @property
-    def group_urls(self) -> tuple[str, ...]:
-        """Where the groups lie, oldest first."""
-        return tuple(files.join(self.url, group) for group in self.groups)
-
-
-def pointer_name(version: int) -> str:
-    """Return the file whose being there makes a version exist."""
-    return f"version-{version:08}.json"
-
-
-def list_versions(url: str) -> list[int]:
-    """Return the versions of a place, ascending; none if nothing finished is there."""
-    fs, path = files.locate(url)
-    if not fs.isdir(path):
-        return []
-    fs.invalidate_cache(path)
-    names = (each.rstrip("/").rsplit("/", 1)[-1] for each in fs.ls(path, detail=False))
-    return sorted(int(found[1]) for name in names if (found := _POINTER.fullmatch(name)))
-
-
-def read_pointer(url: str, kind: str, version: int | None = None) -> Pointer:
-    """Find a version of ``url``, the latest if none is named.
-
-    Raises
-    ------
-    StoreError
-        Nothing is there, the writing was cut off before it was complete, it is of another format
-        version, or it is something else than ``kind``.
-    """
-    place = files.absolute(url)
-    versions = list_versions(place)
-    if not versions:
-        if files.exists(files.join(place, "zarr.json")):
-            msg = (
-                f"{url} is unfinished: its writing was cut off; write it again with overwrite=True"
-            )
-        else:
-            msg = (
-                f"{url} is not there, or not written by dasrec; expected a folder with "
-                f"{pointer_name(1)}"
-            )
-        raise StoreError(msg)
-    if version is not None and version not in versions:
-        msg = f"{url} has no version {version}; it has: {', '.join(map(str, versions))}"
-        raise StoreError(msg)
-    return _parse_pointer(place, kind, versions[-1] if version is None else version)
-
-
-def _parse_pointer(place: str, kind: str, version: int) -> Pointer:
-    name = pointer_name(version)
-    try:
-        content = files.read_json(files.join(place, name))
-    except (ValueError, InputError) as error:
-        msg = f"{place}: {name} is damaged ({error}); write the store again"
-        raise StoreError(msg) from error
-    found = content.get("format_version")
-    if found != FORMAT_VERSION:
-        msg = (
-            f"{place} is of format version {found}; this dasrec reads version {FORMAT_VERSION}. "
-            "Write it again with this version, or read it with the dasrec that wrote it"
-        )
-        raise StoreError(msg)
-    if content.get("kind") != kind:
-        msg = f"{place} holds {content.get('kind')!r}; expected {kind!r}"
-        raise StoreError(msg)
-    try:
-        groups, facts = tuple(map(str, content["groups"])), dict(content["facts"])
-        return Pointer(place, kind, version, str(content["created"]), groups, facts)
-    except (KeyError, TypeError, ValueError) as error:
-        msg = f"{place}: {name} is damaged, it lacks {error}; write the store again"
-        raise StoreError(msg) from error
-
-
-def now() -> str:
-    """Return the moment as versions record it: ISO 8601, UTC."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-
-
-def publish(pointer: Pointer) -> None:
-    """Make a version exist: one small file appears, whole or not at all.
-
-    Raises
-    ------
-    StoreError
-        The version is there already: another writer was quicker.
-    """
-    content = {"format_version": FORMAT_VERSION, **pointer._asdict()}
-    del content["url"]
-    place = files.join(pointer.url, pointer_name(pointer.version))
-    try:
-        with files.writing(pointer.url):
-            files.create(place, json.dumps(content, indent=1))
-    except FileExistsError as error:
-        msg = (
-            f"another writer has made version {pointer.version} of {pointer.url} meanwhile; theirs "
-            "is kept, run this again to build on it"
-        )
-        raise StoreError(msg) from error
 
 
 class Draft:
@@ -156,6 +50,7 @@ class Draft:
     kind : what is written
     overwrite : whether versions that are there may be replaced
     base : the version that the new one builds on; its groups stay, the new one comes after them
+    key : names a job that may go on with what a killed run of it has written
     """
 
     def __init__(
@@ -165,11 +60,14 @@ class Draft:
         *,
         overwrite: bool = False,
         base: Pointer | None = None,
+        key: str | None = None,
     ) -> None:
         self.url = files.absolute(url)
         self.kind = kind
         self.base = base
-        self.group = f"state-{files.token()}"
+        # on an object store nobody can tell whether another run of the job is writing just now
+        resumes = key is not None and files.is_local(self.url)
+        self.group = f"state-{key if resumes else files.token()}"
         self.versions = list_versions(self.url)
         if self.versions and not overwrite and base is None:
             msg = f"{url} exists already; pass overwrite=True (--overwrite) or choose another place"
@@ -182,8 +80,8 @@ class Draft:
             raise InputError(msg)
         try:
             with files.writing(self.url):
-                self.root = zarr.open_group(self.url, mode="a", zarr_format=3)
-                self.root.create_group(self.group)
+                self.root = _open_group(self.url, mode="a")
+                self.root.require_group(self.group)
         except BaseException:
             self.abandon()
             raise
@@ -199,12 +97,11 @@ class Draft:
 
     def _names(self) -> list[str]:
         """List what lies at the place, unless it is a finished store."""
-        fs, path = files.locate(self.url)
-        if self.versions or not fs.exists(path):
+        if self.versions or not files.exists(self.url):
             return []
-        if not fs.isdir(path):
-            return [path]
-        return [each.rstrip("/").rsplit("/", 1)[-1] for each in fs.ls(path, detail=False)]
+        fs, path = files.locate(self.url)
+        with files.reaching(self.url):
+            return list(files.names(self.url)) if fs.isdir(path) else [path]
 
     @property
     def group_url(self) -> str:
@@ -215,17 +112,17 @@ class Draft:
         self, side: Side, *, shape: tuple[int, int], n_stored: int, timed: bool
     ) -> None:
         """Make the empty arrays of one orientation."""
-        group = self.root.create_group(f"{self.group}/{side}")
+        group = self.root.require_group(f"{self.group}/{side}")
         group.attrs.update(
             {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": list(shape)}
         )
-        for name, dtype in _CELL_TYPES.items():
-            if name != TIMESTAMPS or timed:
+        for name, dtype in CELL_TYPES.items():
+            if name not in group and (name != TIMESTAMPS or timed):
                 _create_cells(group, name, n_stored, dtype)
 
     def write_index(self, side: Side, indptr: Longs, cuts: Longs) -> None:
         """Write where each row begins and how rows are cut into blocks."""
-        group = zarr.open_group(files.join(self.group_url, side), mode="r+")
+        group = _open_group(files.join(self.group_url, side), mode="r+")
         for name, values in ((INDPTR, indptr), (CUTS, cuts)):
             with files.writing(self.url):
                 group.create_array(
@@ -234,12 +131,14 @@ class Draft:
                     chunks=(min(CHUNK_CELLS, len(values)),),
                     compressors=_SMALL,
                     config=_EMPTY_TOO,
+                    overwrite=True,
                 )
 
     def write_ids(self, name: str, ids: Ids, *, start: int, n: int) -> None:
         """Write ids ``start:start + len(ids)`` of a vocabulary of ``n``, from the first on.
 
-        In the encoding that anndata documents for plain and string arrays.
+        In the encoding that anndata documents for plain and string arrays. With the last of them
+        comes what lets readers search: where they ascend.
         """
         whole = ids.dtype == np.int64
         with files.writing(self.url):
@@ -257,11 +156,28 @@ class Draft:
             array = _open(self.group_url, name, mode="r+")
             values = ids if whole else ids.astype(np.dtypes.StringDType())
             array[start : start + len(ids)] = values
+            runs = _find_runs(array) if start + len(ids) == n else None
+            for part, found in zip((RUN_STARTS, RUN_ENDS), runs or (), strict=False):
+                self.root.create_array(
+                    f"{self.group}/{name}{part}",
+                    data=found,
+                    chunks=(max(1, len(found)),),
+                    compressors=_SMALL,
+                    config=_EMPTY_TOO,
+                    overwrite=True,
+                )
 
     def write_dataset(self, dataset: xr.Dataset) -> None:
         """Write dense labelled arrays."""
         with files.writing(self.url):
-            dataset.to_zarr(self.url, group=self.group, mode="a", zarr_format=3, consolidated=False)
+            dataset.to_zarr(
+                self.url,
+                group=self.group,
+                mode="a",
+                zarr_format=3,
+                consolidated=False,
+                storage_options=files.options(self.url),
+            )
 
     def commit(self, facts: Mapping[str, Any]) -> Pointer:
         """Make this the latest version; without a base, what was there before is removed then.
@@ -281,19 +197,16 @@ class Draft:
 
     def _sweep(self, version: int) -> None:
         """Remove all but one version, and what never became one."""
-        fs, path = files.locate(self.url)
-        for each in fs.ls(path, detail=False):
-            name = each.rstrip("/").rsplit("/", 1)[-1]
+        for name in files.names(self.url):
             keep = name in ("zarr.json", self.group, pointer_name(version))
             if name.startswith(_OURS) and not keep:
-                fs.rm(each, recursive=True)
+                files.remove(files.join(self.url, name))
 
     def abandon(self) -> None:
         """Remove what was written, unless it is a version by now; those before stay readable."""
         versions = list_versions(self.url)
         with contextlib.suppress(StoreError):
-            latest = _parse_pointer(self.url, self.kind, versions[-1]) if versions else None
-            if latest and self.group in latest.groups:
+            if self.group in read_pointer(self.url, self.kind).groups:
                 return
         files.remove(self.group_url)
         if not versions:
@@ -314,7 +227,9 @@ def _create_cells(group: zarr.Group, name: str, n: int, dtype: Any) -> None:
 def create_group(url: str, attrs: Mapping[str, Any], sizes: Mapping[str, tuple[int, Any]]) -> None:
     """Make a Zarr group of empty arrays, each of a length and dtype, for :func:`write_cells`."""
     with files.writing(url):
-        group = zarr.create_group(url, zarr_format=3, attributes=dict(attrs))
+        group = zarr.create_group(
+            url, zarr_format=3, attributes=dict(attrs), storage_options=files.options(url)
+        )
         for name, (n, dtype) in sizes.items():
             _create_cells(group, name, n, dtype)
 
@@ -329,14 +244,24 @@ def _open(group_url: str, name: str, *, mode: Literal["r", "r+"]) -> zarr.Array[
     """Open an array that takes no missing chunk for zeros, and writes zeros like anything else."""
     missing = mode == "r+"  # a shard in the making is read before it is there
     config: Any = {"write_empty_chunks": True, "read_missing_chunks": missing}
-    return zarr.open_array(files.join(group_url, name), mode=mode, config=config)
+    return zarr.open_array(
+        files.join(group_url, name),
+        mode=mode,
+        zarr_format=3,  # else each opening looks for files of format 2 as well
+        config=config,
+        storage_options=files.options(group_url),
+    )
+
+
+def _open_group(url: str, *, mode: Literal["r", "r+", "a"]) -> zarr.Group:
+    return zarr.open_group(url, zarr_format=3, storage_options=files.options(url), mode=mode)
 
 
 @lru_cache(maxsize=64)
 def matrix_shape(group_url: str, side: Side) -> tuple[int, int]:
     """Return the number of rows and columns of one orientation of a group."""
     with _reading(f"{group_url}/{side}"):
-        shape: Any = zarr.open_group(files.join(group_url, side), mode="r").attrs["shape"]
+        shape: Any = _open_group(files.join(group_url, side), mode="r").attrs["shape"]
     return int(shape[0]), int(shape[1])
 
 
@@ -344,7 +269,8 @@ def matrix_shape(group_url: str, side: Side) -> tuple[int, int]:
 def _reading(place: str) -> Iterator[None]:
     """Turn what missing or damaged bytes raise into a :class:`StoreError` that names the place."""
     try:
-        yield
+        with files.reaching(place):
+            yield
     except (BaseZarrError, FileNotFoundError, ValueError, RuntimeError) as error:
         msg = (
             f"{place} cannot be read: its bytes are damaged, or a newer version took its place "
@@ -360,6 +286,45 @@ def read_array(group_url: str, name: str) -> NDArray[Any]:
     return values.astype(object) if values.dtype.kind == "T" else values
 
 
+def id_layout(group_url: str, name: str) -> tuple[int, int, np.dtype[Any]]:
+    """Return how many ids a group adds to a vocabulary, how many a chunk has, and their dtype."""
+    with _reading(f"{group_url}/{name}"):
+        array = _array(group_url, name)
+    return int(array.shape[0]), int(array.chunks[0]), np.dtype(array.dtype)
+
+
+def read_ids(group_url: str, name: str, start: int, stop: int) -> NDArray[Any]:
+    """Read ids ``start:stop`` of a group as they are stored: int64, or variable-width strings.
+
+    Cost: the chunks that these touch are read and decoded; nothing else is.
+    """
+    with _reading(f"{group_url}/{name}"):
+        return np.asarray(_array(group_url, name)[start:stop])
+
+
+def read_runs(group_url: str, name: str) -> Runs | None:
+    """Read where the ascending runs of a group's ids are; None if it does not say."""
+    try:
+        with files.reaching(group_url):
+            arrays = [_array(group_url, f"{name}{part}") for part in (RUN_STARTS, RUN_ENDS)]
+    except FileNotFoundError:
+        return None
+    with _reading(f"{group_url}/{name}"):
+        return Runs(*(np.asarray(array[:]) for array in arrays))
+
+
+def find_id_runs(group_url: str, name: str) -> Runs | None:
+    """Find what :func:`read_runs` should return, from the ids themselves."""
+    with _reading(f"{group_url}/{name}"):
+        return _find_runs(_array(group_url, name))
+
+
+def _find_runs(array: zarr.Array[Any]) -> Runs | None:
+    step = array.chunks[0]
+    chunks = (np.asarray(array[first : first + step]) for first in range(0, array.shape[0], step))
+    return find_runs(chunks, array.dtype)
+
+
 def read_rows(group_url: str, side: Side, start: int, stop: int, *, timed: bool) -> CsrBlock:
     """Read rows ``start:stop`` of one orientation; those past the end are not there.
 
@@ -372,7 +337,7 @@ def read_rows(group_url: str, side: Side, start: int, stop: int, *, timed: bool)
         cells = slice(int(indptr[0]), int(indptr[-1]))
         parts = {
             name: np.asarray(_array(group_url, f"{side}/{name}")[cells])
-            for name in _CELL_TYPES
+            for name in CELL_TYPES
             if name != TIMESTAMPS or timed
         }
     return CsrBlock(
@@ -394,7 +359,13 @@ def write_cells(group_url: str, side: str, start: int, columns: Mapping[str, NDA
 
 def read_dataset(pointer: Pointer) -> xr.Dataset:
     """Open dense labelled arrays, lazily: each variable is a Dask array."""
-    dataset: xr.Dataset = xr.open_zarr(
-        pointer.url, group=pointer.groups[-1], consolidated=False, chunks={}
-    )
+    with files.reaching(pointer.url):
+        dataset: xr.Dataset = xr.open_zarr(
+            pointer.url,
+            group=pointer.groups[-1],
+            consolidated=False,
+            chunks={},
+            zarr_format=3,
+            storage_options=files.options(pointer.url),
+        )
     return dataset

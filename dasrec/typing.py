@@ -23,7 +23,8 @@ Side = Literal["user_items", "item_users"]
 
 Dedupe = Literal["last", "first", "sum", "max", "mean", "error"]
 BadRows = Literal["error", "drop"]
-IdKind = Literal["auto", "int64", "string"]
+ResolvedIds = Literal["int64", "string", "uuid"]
+IdKind = Literal["auto", "int64", "string", "uuid"]
 TimeUnit = Literal["s", "ms", "us", "ns"]
 
 Rng = int | np.random.Generator | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -13,10 +14,12 @@ from dasrec import blocks, cells, files, store
 from dasrec.cells import CellBlock
 from dasrec.clean import AuditStep
 from dasrec.errors import StoreError
-from dasrec.ingest import group_facts, write_groups
+from dasrec.forgotten import nobody
+from dasrec.ingest import group_facts, write_groups, writing
 from dasrec.interactions import Interactions, open_interactions
 from dasrec.kernels.csr import rows_of
 from dasrec.kernels.hashing import cell_words
+from dasrec.runs import Runs
 from dasrec.schema import (
     INTERACTIONS_KIND,
     ITEM,
@@ -29,7 +32,7 @@ from dasrec.schema import (
     VALUE,
 )
 from dasrec.typing import Ids, Side
-from dasrec.vocabulary import content_hash
+from dasrec.vocabulary import Vocabulary
 
 
 def compact(url: str | os.PathLike[str]) -> Interactions:
@@ -48,23 +51,18 @@ def compact(url: str | os.PathLike[str]) -> Interactions:
     whole = open_interactions(url)
     pointer = store.read_pointer(whole.url, INTERACTIONS_KIND, whole.version)
     draft = store.Draft(whole.url, INTERACTIONS_KIND, overwrite=True)
-    try:
-        with blocks.scratch(draft.url) as scratch:
-            found: list[CellBlock] = whole.map_blocks(
-                _save_rows, USER_ITEMS, scratch, name="compact-block"
-            )
-            ids = {
-                USER_IDS: [_without(whole.user_ids.ids, pointer.facts.get("forgotten", ()))],
-                ITEM_IDS: [whole.item_ids.ids],
-            }
-            n_left = sum(block.n_cells for block in found)
-            audit = [AuditStep("compact", whole.n_stored, n_left, f"version {whole.version}")]
-            audit += _proofs(pointer)
-            facts = group_facts(whole.dedupe, audit)
-            write_groups(draft, found, ids, facts=facts, scratch=scratch)
-    except BaseException:
-        draft.abandon()
-        raise
+    with writing(draft) as journal:
+        found: list[CellBlock] = whole.map_blocks(
+            _save_rows, USER_ITEMS, journal.folder, name="compact-block"
+        )
+        ids = {
+            USER_IDS: _without(whole.user_ids, pointer.facts.get("forgotten", ())),
+            ITEM_IDS: whole.item_ids.pieces(),
+        }
+        n_left = sum(block.n_cells for block in found)
+        audit = [AuditStep("compact", whole.n_stored, n_left, f"version {whole.version}")]
+        facts = group_facts(whole.dedupe, [*audit, *_proofs(pointer)])
+        write_groups(draft, found, whole.counts(ITEM_USERS), ids, facts, journal)
     return open_interactions(whole.url)
 
 
@@ -78,16 +76,19 @@ def _save_rows(view: Interactions, side: Side, start: int, stop: int, scratch: s
     if block.timestamps is not None:
         columns[TIMESTAMP] = block.timestamps
     folder = files.join(scratch, f"compact-{start}")
-    return cells.save(folder, columns, row=USER, span=(start, stop), n_columns=view.n_items)
+    return cells.save_by_user(folder, columns, (start, stop))
 
 
-def _without(ids: Ids, forgotten: Any) -> Ids:
-    """Return ids in which those of forgotten users name nobody."""
-    left = ids.copy()
-    for number in forgotten:
-        nobody = np.iinfo(np.int64).min + number
-        left[number] = nobody if ids.dtype == np.int64 else f"\x00forgotten-{number}"
-    return left
+def _without(users: Vocabulary, forgotten: Sequence[int]) -> Iterator[Ids]:
+    """Yield the ids of users, in which those of forgotten ones name nobody."""
+    gone = np.sort(np.array(forgotten, np.int64))
+    start = 0
+    for ids in users.pieces():
+        here = gone[slice(*np.searchsorted(gone, (start, start + len(ids))))]
+        left = ids.copy()
+        left[here - start] = nobody(here, ids.dtype)
+        yield left
+        start += len(ids)
 
 
 def forget(url: str | os.PathLike[str], *, users: Ids) -> Interactions:
@@ -110,14 +111,15 @@ def forget(url: str | os.PathLike[str], *, users: Ids) -> Interactions:
     """
     whole = open_interactions(url)
     pointer = store.read_pointer(whole.url, INTERACTIONS_KIND, whole.version)
-    numbers = sorted({*pointer.facts.get("forgotten", ()), *whole.user_ids.numbers(users).tolist()})
-    before = int(whole.counts(USER_ITEMS).sum())
-    gone = int(whole.counts(USER_ITEMS)[numbers].sum())
+    known = set(pointer.facts.get("forgotten", ()))
+    new = set(whole.user_ids.numbers(users).tolist()) - known
+    counts = whole.counts(USER_ITEMS)
+    before, gone = int(counts.sum()), int(counts[list(new)].sum())
     moment = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    step = AuditStep("forget", before, before - gone, f"{len(users)} users, {moment}")
+    step = AuditStep("forget", before, before - gone, f"{len(new)} users, {moment}")
     facts = {
         **pointer.facts,
-        "forgotten": numbers,
+        "forgotten": sorted(known | new),
         "audit": [*_proofs(pointer), step],
     }
     store.publish(pointer._replace(version=pointer.version + 1, created=store.now(), facts=facts))
@@ -172,10 +174,27 @@ def verify(url: str | os.PathLike[str]) -> list[str]:
 
 def _check_ids(whole: Interactions) -> list[str]:
     faults = []
-    for vocabulary, known in ((whole.user_ids, whole.user_hash), (whole.item_ids, whole.item_hash)):
-        if content_hash(vocabulary.ids) != known:
-            faults.append(f"{whole.url}: the {vocabulary.what} ids do not match their hash")
+    for ids, known, name in (
+        (whole.user_ids, whole.user_hash, USER_IDS),
+        (whole.item_ids, whole.item_hash, ITEM_IDS),
+    ):
+        try:
+            if ids.hash != known:
+                faults.append(f"{whole.url}: the {ids.what} ids do not match their hash")
+            for group in whole.group_urls:
+                runs = store.read_runs(group, name)
+                if runs is not None and not _same(runs, store.find_id_runs(group, name)):
+                    faults.append(f"{group}: the ascending runs of {name} are not where it says")
+        except StoreError as error:
+            faults.append(str(error))
     return faults
+
+
+def _same(runs: Runs, others: Runs | None) -> bool:
+    return others is not None and all(
+        one.dtype == other.dtype and np.array_equal(one, other)
+        for one, other in zip(runs, others, strict=True)
+    )
 
 
 def _check_side(whole: Interactions, group: str, side: Side) -> list[_Check]:

@@ -11,19 +11,28 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from dasrec import blocks, files
+from dasrec import files
 from dasrec.errors import InputError
+from dasrec.journal import Journal, Shared
+from dasrec.kernels.hashing import number_ids
 from dasrec.typing import Bools, Ids, Ints, Longs
 
 ID_ROWS = 2**16
 """Ids in a scratch file: what a range read takes at a time."""
 
-MERGE_ROWS = 2**22
+MERGE_ROWS = 2**20
 """Entries that one merging task holds; an id counts once for each part that has it."""
 
 
+class Lookup(NamedTuple):
+    """What :meth:`Vocabulary.lookup` found."""
+
+    numbers: Ints  # -1 for ids that are not known
+    unseen: pd.Series  # how often each of those occurs, by id, the most frequent first
+
+
 class Vocabulary:
-    """One side's ids; the number of an id is its place.
+    """One side's ids, in memory; the number of an id is its place.
 
     Parameters
     ----------
@@ -31,34 +40,74 @@ class Vocabulary:
     what : "user" or "item", for messages
     """
 
+    what: str
+
     def __init__(self, ids: Ids, what: str) -> None:
-        self.ids = as_ids(ids)
+        self._ids = as_ids(ids)
         self.what = what
 
+    @property
+    def ids(self) -> Ids:
+        """All ids in order: int64 or str objects, shape (n,)."""
+        return self._ids
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the ids: int64, or object for strings."""
+        return self._ids.dtype
+
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self._ids)
 
     def __repr__(self) -> str:
-        kind = "int64" if self.ids.dtype == np.int64 else "str"
+        kind = "int64" if self.dtype == np.int64 else "str"
         return f"<Vocabulary of {len(self):,} {self.what} ids ({kind})>"
 
     @cached_property
     def _index(self) -> pd.Index[Any]:
         index = pd.Index(self.ids)
         if not index.is_unique:
-            twice = index[index.duplicated()][0]
+            twice = index[index.duplicated()].tolist()[0]
             msg = f"{self.what} id {twice!r} stands twice in the vocabulary; expected each id once"
             raise InputError(msg)
         return index
 
+    def pieces(self) -> Iterator[Ids]:
+        """Yield all ids in order, as many at a time as are at hand."""
+        yield self.ids
+
     @cached_property
     def hash(self) -> str:
         """Content hash: two vocabularies with the same hash give the same numbers."""
-        return content_hash(self.ids)
+        digest = IdHash()
+        for ids in self.pieces():
+            digest.update(ids)
+        return digest.hexdigest(kind="int64" if self.dtype == np.int64 else "str")
 
     def find(self, ids: Ids) -> Ints:
         """Return the numbers of ``ids`` as int32, -1 for those that are not known."""
         return self._index.get_indexer(pd.Index(as_ids(ids))).astype(np.int32)
+
+    def lookup(self, ids: Ids) -> Lookup:
+        """Return the numbers of ``ids``, and which are not known and how often they occur.
+
+        Parameters
+        ----------
+        ids : int64 or str, shape (m,)
+
+        Returns
+        -------
+        numbers : int32, shape (m,), -1 for ids that are not known
+        unseen : Series of int64, indexed by id
+            The most frequent first, equally frequent ones as they come in ``ids``.
+        """
+        wanted = as_ids(ids)
+        numbers = self.find(wanted)
+        codes, unseen = pd.factorize(wanted[numbers < 0])
+        counts = np.bincount(codes, minlength=len(unseen))
+        order = np.argsort(-counts, kind="stable")
+        index = pd.Index(unseen[order], name=f"{self.what}_id")
+        return Lookup(numbers, pd.Series(counts[order], index, name="count"))
 
     def numbers(self, ids: Ids) -> Ints:
         """Return the numbers of ``ids`` as int32.
@@ -66,23 +115,51 @@ class Vocabulary:
         Raises
         ------
         InputError
-            Some are unknown; the message names the first few and counts the rest.
+            Some are unknown; the message names the most frequent of them and counts the rest.
         """
-        wanted = as_ids(ids)
-        found = self.find(wanted)
-        if (found < 0).any():
-            unknown = wanted[found < 0]
-            some = ", ".join(repr(each) for each in unknown[:3].tolist())
+        numbers, unseen = self.lookup(ids)
+        if len(unseen):
+            some = ", ".join(
+                repr(each) if times == 1 else f"{each!r} ({times} times)"
+                for each, times in zip(unseen.index[:3].tolist(), unseen.tolist(), strict=False)
+            )
+            like = self.ids_of(np.arange(min(1, len(self)))).tolist()
             msg = (
-                f"{len(unknown)} of {len(wanted)} {self.what} ids are not in the vocabulary: {some}"
-                f"{', ...' if len(unknown) > 3 else ''}; expected ids like {self.ids[:1].tolist()}"
+                f"{unseen.sum()} of {len(numbers)} {self.what} ids are not in the vocabulary: "
+                f"{some}{', ...' if len(unseen) > 3 else ''}; expected ids like {like}"
             )
             raise InputError(msg)
-        return found
+        return numbers
+
+    def ids_of(self, numbers: Ints | Longs) -> Ids:
+        """Return the ids of ``numbers``, shape (m,): int64 or str objects.
+
+        Raises
+        ------
+        InputError
+            A number is not one of 0 to ``len(self) - 1``.
+        """
+        places: Longs = np.asarray(numbers)
+        if not places.size:
+            return np.empty(0, self.dtype)
+        if places.dtype.kind not in "iu" or places.min() < 0 or places.max() >= len(self):
+            msg = (
+                f"{self.what} numbers of type {places.dtype} from {places.min()} to "
+                f"{places.max()} were given; expected integers from 0 to {len(self) - 1}"
+            )
+            raise InputError(msg)
+        return self._at(places)
+
+    def _at(self, places: Ints | Longs) -> Ids:
+        return self.ids[places]
 
     def take(self, keep: Bools) -> Vocabulary:
         """Return the vocabulary of the marked ids alone, renumbered in the same order."""
         return Vocabulary(self.ids[keep], self.what)
+
+    def load(self) -> Vocabulary:
+        """Return the same with all ids in memory, eagerly; it outlives the store."""
+        return Vocabulary(self.ids, self.what)
 
 
 def as_ids(ids: Any) -> Ids:
@@ -94,6 +171,9 @@ def as_ids(ids: Any) -> Ids:
         They are neither, or not one-dimensional.
     """
     array = np.asarray(ids)
+    if array.dtype.kind == "U" and not isinstance(ids, np.ndarray):
+        # NumPy's own strings end before zero characters, and take numbers among strings for strings
+        array = np.asarray(ids, object)
     if array.ndim != 1:
         msg = f"ids have shape {array.shape}; expected one dimension"
         raise InputError(msg)
@@ -211,10 +291,14 @@ def factorize(column: pd.Series) -> tuple[Ints, pd.Series, Longs]:
     ids : Series of the distinct ids, ascending
     counts : int64, how often each occurs
     """
-    values = column.to_numpy(np.int64) if column.dtype == pd.Int64Dtype() else column
-    codes, ids = pd.factorize(values, sort=True)
+    codes: Any
+    ids: Any
+    if pd.api.types.is_integer_dtype(column.dtype):
+        codes, ids = number_ids(column.to_numpy(np.int64))
+    else:
+        codes, ids = pd.factorize(column, sort=True)
     return (
-        codes.astype(np.int32),
+        codes.astype(np.int32, copy=False),
         pd.Series(ids, copy=False),
         np.bincount(codes, minlength=len(ids)),
     )
@@ -230,18 +314,17 @@ def save_ids(folder: str, ids: pd.Series, counts: Longs) -> IdFiles:
     return IdFiles(folder, ids.iloc[::ID_ROWS].tolist(), len(ids))
 
 
-def merge_ids(parts: Sequence[IdFiles], *, scratch: str, what: str) -> MergedIds:
+def merge_ids(parts: Sequence[IdFiles], journal: Journal, *, what: str) -> MergedIds:
     """Merge the ids of all parts into one numbering that does not depend on how a log is cut.
 
     Ids are cut into ranges, one task each, so the vocabulary may be larger than memory; only the
     counts, 8 bytes an id, come back to the caller.
     """
-    edges, shared = _edges(parts), blocks.share(list(parts))
+    edges, shared = _edges(parts), journal.share(list(parts), f"{what}-ids")
     arguments = [
-        (shared, edges[r], edges[r + 1], files.join(scratch, f"{what}-{r}"))
-        for r in range(len(edges) - 1)
+        (shared, edges[r], edges[r + 1], journal.path(f"{what}-{r}")) for r in range(len(edges) - 1)
     ]
-    merged = blocks.run(_merge_range, arguments, name="ingest-vocabulary")
+    merged = journal.run(_merge_range, arguments, name=f"ingest-{what}-ids")
     ranges, base = [], 0
     for (_, _, _, folder), (counts, offsets) in zip(arguments, merged, strict=True):
         ranges.append(IdRange(folder, base, offsets))
@@ -260,17 +343,17 @@ def _edges(parts: Sequence[IdFiles]) -> list[Any]:
     return [None, *inner, None]
 
 
-def _merge_range(parts: Sequence[IdFiles], low: Any, high: Any, folder: str) -> tuple[Longs, Longs]:
+def _merge_range(parts: Shared, low: Any, high: Any, folder: str) -> tuple[Longs, Longs]:
     """Merge the ids in [low, high): counts of each id, and where each part's ranks begin."""
-    found = [_read_range(part, low, high) for part in parts]
+    found = [_read_range(part, low, high) for part in parts.load()]
     offsets = np.concatenate(([0], np.cumsum([len(each) for each in found])))
     whole = pd.concat(found, ignore_index=True)
-    codes, ids = pd.factorize(whole["ids"], sort=True)
+    codes, ids, _ = factorize(whole["ids"])
     counts = np.bincount(codes, weights=whole["counts"], minlength=len(ids)).astype(np.int64)
     files.make_folder(folder)
-    _save(files.join(folder, "ids"), pd.Series(ids, copy=False), counts)
+    _save(files.join(folder, "ids"), ids, counts)
     with files.writing(folder):
-        files.write_column(files.join(folder, "ranks"), codes.astype(np.int32))
+        files.write_column(files.join(folder, "ranks"), codes)
     return counts, offsets
 
 
@@ -296,7 +379,7 @@ def _save(path: str, ids: pd.Series, counts: Longs) -> None:
 
 def _load(path: str) -> pd.DataFrame:
     fs, inside = files.locate(path)
-    with fs.open(inside, "rb") as source:
+    with files.reaching(path), fs.open(inside, "rb") as source:
         return pd.read_feather(source)
 
 

@@ -147,27 +147,7 @@ def test_a_value_is_shared_as_it_is() -> None:
     assert blocks.share(value) is value
 
 
-# -- scratch and pieces ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("error", [None, ZeroDivisionError, KeyboardInterrupt])
-def test_scratch_is_removed_however_its_use_ends(
-    tmp_path: Path, error: type[BaseException] | None
-) -> None:
-    def use() -> str:
-        with blocks.scratch(str(tmp_path)) as folder:
-            files.replace(files.join(folder, "deep", "file"), b"x")
-            assert Path(folder).parent == tmp_path
-            if error:
-                raise error
-        return folder
-
-    if error:
-        with pytest.raises(error):
-            use()
-    else:
-        assert use() != use()
-    assert list(tmp_path.iterdir()) == []
+# -- pieces ----------------------------------------------------------------------------------------
 
 
 @given(st.data(), st.integers(1, 5))
@@ -186,7 +166,7 @@ def test_buckets_are_gathered_in_order_of_arrival(data: st.DataObject, n_buckets
             )
         assert len(pieces) > 1
         for bucket in range(n_buckets):
-            found = blocks.read_pieces(pieces, bucket, types)
+            found = blocks.read_pieces(pieces, bucket)
             wanted = [place for place, each in enumerate(buckets) if each == bucket]
             assert found["place"].tolist() == wanted
             assert found["value"].tolist() == [place / 2 for place in wanted]

@@ -19,7 +19,7 @@ from dasrec import (
     within,
     write_interactions,
 )
-from dasrec.clean import FAULTS, AuditStep, audit_dataset, row_faults, row_rules
+from dasrec.clean import FAULTS, AuditStep, audit_dataset, fault_names, row_faults, row_rules
 from dasrec.errors import InputError
 from dasrec.events import CleanRules, Events
 
@@ -122,6 +122,17 @@ def test_no_rows_have_no_faults() -> None:
     assert row_faults(frame_of([(1, "a", 1, 1)]).iloc[:0]).tolist() == []
 
 
+def test_faults_of_uuids_say_so(events: Events) -> None:
+    assert fault_names(events) == FAULTS
+    ids = {"user": "string", "item": "uuid"}
+    log = pd.DataFrame({"u": ["x"], "i": ["x"]})
+    assert fault_names(read_events(log, user="u", item="i", ids=ids)) == (
+        "user id is missing",
+        "item id is missing or no UUID",
+        *FAULTS[2:],
+    )
+
+
 def test_the_ends_of_a_range_are_inside() -> None:
     frame = pd.DataFrame({"value": [0.5, 1.0, 3.0, 5.0, 5.5]})
     (rule,) = row_rules(CleanRules(value_range=(1, 5)))
@@ -193,6 +204,29 @@ def test_lists_allow_and_deny(tmp_path: Path) -> None:
         "item on a list of 3",
         "user not on a list of 1",
     ]
+
+
+def test_lists_before_pseudonyms_hold_raw_ids_and_after_them_pseudonyms(tmp_path: Path) -> None:
+    def left(events: Events, name: str) -> set[str]:
+        return set(write_interactions(events, tmp_path / name).user_ids.ids)
+
+    key = b"k" * 32
+    everyone = left(pseudonymise(timed_events(), key=key), "all")
+    before = left(pseudonymise(drop_ids(timed_events(), users=["2"]), key=key), "before")
+    (gone,) = everyone - before
+    after = left(drop_ids(pseudonymise(timed_events(), key=key), users=[gone]), "after")
+    assert len(everyone) == 3
+    assert after == before
+    kept = left(pseudonymise(keep_ids(timed_events(), users=[1, 3]), key=key), "kept")
+    assert kept == before
+
+
+def test_lists_are_of_the_kind_of_the_log(tmp_path: Path) -> None:
+    texts = read_events(LOG.astype({"u": str}), user="u", item="i")
+    pairs, _ = written(drop_ids(texts, users=[1], items=["4"]), tmp_path)
+    assert pairs == {("2", 1), ("2", 2), ("3", 1), ("3", 2), ("3", 3)}
+    with pytest.raises(InputError, match="a list of user ids has 'ann'; expected integers"):
+        keep_ids(timed_events(), users=["ann"])
 
 
 def test_cleaning_keeps_rules_for_rows(tmp_path: Path) -> None:

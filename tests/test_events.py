@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import bz2
+import datetime as dt
 import gzip
-import importlib.util
 import itertools
 import json
 import lzma
@@ -18,6 +18,7 @@ from typing import Any
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.feather as pa_feather
@@ -133,8 +134,6 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_format_gives_the_same_rows(tmp_path: Path, name: str) -> None:
-    if name.endswith(".zst") and importlib.util.find_spec("zstandard") is None:
-        pytest.skip("zstandard is not installed")
     path = tmp_path / name
     WRITERS[name](path)
     events = read(path)
@@ -143,13 +142,104 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, name: str) -> None:
     assert events.has_timestamps
 
 
-@pytest.mark.parametrize("kind", ["pandas", "dask"])
-def test_frames_give_the_same_rows(kind: str, small_parts: None) -> None:
-    frame = LOG if kind == "pandas" else dd.from_pandas(LOG, npartitions=3)
-    events = read(frame)
+class Capsule:
+    """A table of some library: nothing but the interface that Arrow asks for."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return self.table.__arrow_c_stream__(requested_schema)
+
+
+ARROW = pa.Table.from_pandas(LOG, preserve_index=False)
+TABLES: dict[str, tuple[Any, str]] = {
+    "pandas": (LOG, "the pandas DataFrame"),
+    "dask": (dd.from_pandas(LOG, npartitions=3), "the Dask DataFrame"),
+    "arrow": (ARROW, "the pyarrow Table"),
+    "batch": (ARROW.combine_chunks().to_batches()[0], "the pyarrow RecordBatch"),
+    "polars": (pl.DataFrame(LOG), "the polars DataFrame"),
+    "other": (Capsule(ARROW), "Capsule"),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_tables_give_the_same_rows(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "READ_BYTES", 640)
+    table, name = TABLES[kind]
+    events = read(table)
     assert events.frame.npartitions > 1
+    assert events.frame.partitions[0].compute().shape[0] <= N / 2
     check(events)
-    assert events.source == f"the {'pandas' if kind == 'pandas' else 'Dask'} DataFrame"
+    assert events.source.endswith(name.removeprefix("the "))
+    assert list(events.kinds.values()) == ["int64", "string"]
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_the_type_of_a_column_of_a_table_decides(kind: str) -> None:
+    """A text of digits in a table is meant as text, and later ones need not be digits."""
+    table, _ = TABLES[kind]
+    frame = pd.DataFrame({"who": ["1", "2"], "what": [1, 2]})
+    arrow = pa.Table.from_pandas(frame, preserve_index=False)
+    given_table = {
+        "pandas": frame,
+        "dask": dd.from_pandas(frame, npartitions=1),
+        "arrow": arrow,
+        "batch": arrow.to_batches()[0],
+        "polars": pl.DataFrame(frame),
+        "other": Capsule(arrow),
+    }[kind]
+    assert type(given_table) is type(table)
+    events = read(given_table, value=None, timestamp=None)
+    assert [str(each) for each in events.frame.dtypes] == ["str", "Int64"]
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_tables_without_rows_have_no_rows(kind: str) -> None:
+    table, _ = TABLES[kind]
+    empty = {"other": Capsule(ARROW[:0]), "dask": dd.from_pandas(LOG[:0], npartitions=1)}
+    found = rows(read(empty.get(kind, table[:0] if kind not in empty else None)))
+    assert found.shape == (0, 4)
+
+
+def test_what_polars_has_other_types_for_is_read() -> None:
+    when = [dt.datetime(2026, 1, 31, 12), None]
+    frame = pl.DataFrame(
+        {
+            "who": pl.Series(["a", None], dtype=pl.Categorical),
+            "what": pl.Series(["x", "y"], dtype=pl.Enum(["x", "y"])),
+            "day": [dt.date(2026, 1, 31), None],
+            "when": pl.Series(when, dtype=pl.Datetime("ns")).dt.replace_time_zone("UTC"),
+            "stars": pl.Series([7, None], dtype=pl.UInt8),
+        }
+    )
+    found = rows(read(frame))
+    assert found["user"].isna().tolist() == [False, True]
+    assert found["item"].tolist() == ["x", "y"]
+    assert found["value"].tolist()[0] == 7.0
+    assert found["timestamp"][0] == pd.Timestamp(when[0])
+    days = rows(read(frame, timestamp="day"))["timestamp"]
+    assert days[0] == pd.Timestamp("2026-01-31")
+    assert days.isna().tolist() == [False, True]
+
+
+def test_a_table_that_is_not_computed_is_refused() -> None:
+    with refused("the polars LazyFrame is not computed yet; expected a table in memory or files"):
+        read(pl.DataFrame(LOG).lazy())
+    with pytest.raises(InputError, match=re.escape("pass .collect() of it")):
+        read(pl.DataFrame(LOG).lazy())
+
+
+def test_a_single_column_is_no_table() -> None:
+    for column in (pa.array([1]), pl.Series([1])):
+        with pytest.raises(InputError, match=r"is no table: .*; expected one with columns"):
+            read(column)
+
+
+def test_what_is_neither_table_nor_path_is_refused() -> None:
+    for thing in (7, None, [LOG], {"who": [1]}):
+        with refused("expected a path, a URL, a list of them, or a table"):
+            read(thing)
 
 
 def test_a_frame_keeps_its_order_whatever_its_index() -> None:
@@ -490,11 +580,13 @@ def test_a_missing_column_is_told_with_those_there_are(tmp_path: Path, name: str
         read(tmp_path / name, user="person")
 
 
-@pytest.mark.parametrize("kind", ["pandas", "Dask"])
-def test_a_missing_column_of_a_frame(kind: str) -> None:
-    frame = LOG if kind == "pandas" else dd.from_pandas(LOG, npartitions=2)
-    with refused(f"the {kind} DataFrame has no column 'a', 'b'; it has: 'who', 'what', 'extra'"):
-        read(frame, user="a", item="b")
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_missing_column_of_a_table(kind: str) -> None:
+    table, name = TABLES[kind]
+    with refused(
+        f"{name.removeprefix('the ')} has no column 'a', 'b'; it has: 'who', 'what', 'ext"
+    ):
+        read(table, user="a", item="b")
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.parquet", "log.feather", "log.jsonl"])
@@ -556,11 +648,13 @@ def test_lines_that_are_no_json_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ids": "int"}, "ids is 'int'; expected one of: auto, int64, string"),
+        ({"ids": "int"}, "ids is 'int'; expected one of: auto, int64, string, uuid"),
+        ({"ids": {"user": "int"}}, "ids is 'int'; expected one of: auto, int64, string, uuid"),
+        ({"ids": {"who": "uuid"}}, "a side of ids is 'who'; expected one of: user, item"),
         ({"timestamp_unit": "h"}, "timestamp_unit is 'h'; expected one of: s, ms, us, ns"),
     ],
 )
-def test_unknown_options_are_refused(options: dict[str, str], message: str) -> None:
+def test_unknown_options_are_refused(options: dict[str, Any], message: str) -> None:
     with refused(message):
         read(LOG, **options)
 

@@ -159,7 +159,7 @@ def test_a_tree_takes_the_place_of_another(place: str) -> None:
     files.replace(files.join(source, "a"), b"new")
     files.replace(files.join(target, "a"), b"old")
     files.replace(files.join(target, "gone"), b"old")
-    files.move(source, target)
+    files.move(source, target, last="a")
     fs, path = files.locate(target)
     assert fs.cat_file(f"{path}/a") == b"new"
     assert not fs.exists(f"{path}/gone")
@@ -184,7 +184,7 @@ def test_a_tree_comes_back_when_another_cannot_take_its_place(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", refuse)
         with pytest.raises(OSError, match="No space left"):
-            files.move(str(source), str(target))
+            files.move(str(source), str(target), last="a")
     assert (target / "a").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
 

@@ -15,8 +15,9 @@ from dasrec.kernels.csr import (
     cut_rows,
     indptr_of,
     kept_indptr,
+    places,
     rows_of,
-    run_starts,
+    scatter,
     sort_cells,
 )
 from tests import references
@@ -30,6 +31,12 @@ cells = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 
 def columns_of(drawn: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     table = np.array(drawn, np.int64).reshape(-1, 3)
     return table[:, 0].astype(np.int32), table[:, 1].astype(np.int32), table[:, 2].copy()
+
+
+def starts_of(drawn: list[tuple[int, int, int]]) -> list[int]:
+    """Return where the cell changes once all are sorted."""
+    pairs = [each[:2] for each in sorted(drawn)]
+    return [i for i, pair in enumerate(pairs) if i == 0 or pairs[i - 1] != pair]
 
 
 @given(keys)
@@ -46,8 +53,9 @@ def test_cells_are_sorted_by_row_column_and_time_and_ties_stay(
     drawn: list[tuple[int, int, int]],
 ) -> None:
     rows, columns, times = columns_of(drawn)
-    found = sort_cells(rows, columns, times, shape=(4, 4))
-    assert found.tolist() == sorted(range(len(drawn)), key=lambda place: drawn[place])
+    order, starts = sort_cells(rows, columns, times, shape=(4, 4))
+    assert order.tolist() == sorted(range(len(drawn)), key=lambda place: drawn[place])
+    assert starts.tolist() == starts_of(drawn)
 
 
 @given(cells)
@@ -55,8 +63,26 @@ def test_cells_without_times_keep_their_order_of_arrival(
     drawn: list[tuple[int, int, int]],
 ) -> None:
     rows, columns, _ = columns_of(drawn)
-    found = sort_cells(rows, columns, None, shape=(4, 4))
-    assert found.tolist() == sorted(range(len(drawn)), key=lambda place: drawn[place][:2])
+    order, starts = sort_cells(rows, columns, None, shape=(4, 4))
+    assert order.tolist() == sorted(range(len(drawn)), key=lambda place: drawn[place][:2])
+    assert starts.tolist() == starts_of(drawn)
+    assert order.dtype == starts.dtype == np.int64
+
+
+@given(
+    st.lists(st.integers(0, 6), max_size=50),
+    st.sampled_from([np.int32, np.int64, np.float32]),
+)
+def test_values_are_scattered_to_where_a_stable_sort_has_them(
+    drawn: list[int], kind: type[np.generic]
+) -> None:
+    place, offsets = places(np.array(drawn, np.int32), 7)
+    order, wanted_offsets = references.counting_sort(drawn, 7)
+    values = np.arange(len(drawn)).astype(kind)
+    found = scatter(values, place)
+    assert found.tolist() == order
+    assert found.dtype == kind
+    assert offsets.tolist() == wanted_offsets
 
 
 @pytest.mark.parametrize("policy", ["last", "first", "sum", "max", "mean"])
@@ -74,17 +100,6 @@ def test_sums_are_taken_in_float64() -> None:
     values = np.array([2.0**24, 1, 1, 1, 1], np.float32)
     assert collapse(np.array([0]), values, "sum").tolist() == [2.0**24 + 4]
     assert values.cumsum(dtype=np.float32)[-1] == 2.0**24  # what float32 would have made of it
-
-
-@given(cells)
-def test_runs_begin_where_the_cell_changes(drawn: list[tuple[int, int, int]]) -> None:
-    ordered = sorted(drawn)
-    rows, columns, _ = columns_of(ordered)
-    pairs = [each[:2] for each in ordered]
-    wanted = [i for i, pair in enumerate(pairs) if i == 0 or pairs[i - 1] != pair]
-    found = run_starts(rows, columns)
-    assert found.tolist() == wanted
-    assert found.dtype == np.int64
 
 
 @given(sparse_matrices())

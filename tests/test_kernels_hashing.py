@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from dasrec.kernels.hashing import cell_uniform, cell_words, mix
+from dasrec.kernels.hashing import cell_uniform, cell_words, mix, number_ids
 from tests import references
 
 GRID = np.meshgrid(np.arange(300, dtype=np.int32), np.arange(300, dtype=np.int32))
@@ -127,3 +127,24 @@ def test_words_agree_with_whole_numbers() -> None:
 def test_the_largest_numbers_are_hashed_too() -> None:
     most = np.array([2**31 - 1], np.int32)
     assert 0 <= cell_uniform(0, most, most)[0] < 1
+
+
+@given(
+    st.lists(st.one_of(st.integers(-5, 5), st.integers(-(2**63), 2**63 - 1)), max_size=60),
+    st.integers(1, 300),
+)
+def test_ids_are_numbered_in_ascending_order(drawn: list[int], repeats: int) -> None:
+    values = np.array(drawn * repeats, np.int64)
+    codes, distinct = number_ids(values)
+    assert distinct.tolist() == sorted(set(drawn))
+    assert distinct[codes].tolist() == drawn * repeats
+    assert (codes.dtype, distinct.dtype) == (np.int32, np.int64)
+
+
+@pytest.mark.parametrize("step", [1, 2**12, 2**40, 7_777_777_777])
+def test_many_distinct_ids_are_numbered(step: int) -> None:
+    """More than the first slots hold, and in steps that a poor hash would put into one slot."""
+    values = np.random.default_rng(0).permutation(50_000) * np.int64(step) - 3
+    codes, distinct = number_ids(values)
+    assert (np.diff(distinct) > 0).all()
+    np.testing.assert_array_equal(distinct[codes], values)

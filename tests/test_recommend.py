@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,41 @@ def test_lists_are_those_of_recommend(
     found = model.recommend(NAMES, n=4, seen=data)
     assert table["item_id"].tolist() == found["item_id"].values.ravel().tolist()
     assert np.allclose(table["score"], found["score"].values.ravel(), rtol=1e-6)
+
+
+def test_some_users_are_read_by_the_block(data: dasrec.Interactions, model: dasrec.Model) -> None:
+    numbers = [5, 100, 5, 3, 119, 0]
+    read_rows = dasrec.Interactions.read_rows
+    with mock.patch.object(dasrec.Interactions, "read_rows", autospec=True) as read:
+        read.side_effect = read_rows
+        found = model.recommend(NAMES[numbers], n=4, seen=data)
+    blocks = np.searchsorted(data.cuts("user_items"), numbers, side="right")
+    assert read.call_count == len(set(blocks)) < len(set(numbers))
+    every = model.recommend(NAMES, n=4, seen=data).isel(user=numbers)
+    assert found["user_id"].values.tolist() == NAMES[numbers].tolist()
+    assert found["item_id"].values.tolist() == every["item_id"].values.tolist()
+    assert len(model.recommend(NAMES[:0], n=4, seen=data)["user"]) == 0
+
+
+def test_nobody_needs_all_user_ids(
+    data: dasrec.Interactions, model: dasrec.Model, tmp_path: Path
+) -> None:
+    wanted = contents(Path(dasrec.recommend_all(model, data, n=4, out=tmp_path / "wanted")))
+    again = dasrec.open_interactions(data.url)
+    with (
+        mock.patch.object(model, "user_ids_", None),
+        mock.patch("dasrec.segments.StoredVocabulary.ids", mock.PropertyMock(side_effect=OSError)),
+    ):
+        place = dasrec.recommend_all(model, again, n=4, out=tmp_path / "lists")
+    assert contents(Path(place)) == wanted
+
+
+def test_a_model_outlives_its_store(tmp_path: Path) -> None:
+    store = dasrec.interactions_from_scipy(planted_matrix(), tmp_path / "store", user_ids=NAMES)
+    model = dasrec.Popular().fit(store)
+    found = model.recommend(NAMES[[7]], n=3)
+    files.remove(store.url)
+    assert pickle.loads(pickle.dumps(model)).recommend(NAMES[[7]], n=3).identical(found)
 
 
 def test_columns_have_the_types_that_are_promised(

@@ -173,6 +173,16 @@ def test_forgotten_people_are_gone_at_once_and_for_good_after_compaction(tmp_pat
     assert dasrec.verify(place) == []
 
 
+def test_a_user_is_forgotten_once(tmp_path: Path) -> None:
+    place = tmp_path / "store"
+    dasrec.write_interactions(events_of(make_log(300, seed=5)), place)
+    dasrec.forget(place, users=np.array([3]))
+    left = dasrec.forget(place, users=np.array([4, 3, 4]))
+    steps = left.audit.sel(step="forget")["why"].values.tolist()
+    assert [step.split(",")[0] for step in steps] == ["1 users", "1 users"]
+    assert left.audit["rows_in"].values[1] == left.audit["rows_out"].values[0]
+
+
 def test_forgetting_a_stranger_is_refused(grown: Path) -> None:
     with pytest.raises(InputError, match="not in the vocabulary: 999"):
         dasrec.forget(grown, users=np.array([999]))

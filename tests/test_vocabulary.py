@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from dasrec import files, vocabulary
 from dasrec.errors import InputError
+from dasrec.journal import Journal
 from dasrec.vocabulary import (
     IdHash,
     MergedIds,
@@ -64,14 +65,51 @@ def test_unknown_ids_are_minus_one_or_refused() -> None:
         known.numbers(np.array([1, 2, 3, 5, 4]))
 
 
+def test_what_often_occurs_and_is_unknown_is_named_first() -> None:
+    known = Vocabulary(np.array([5, 6]), "item")
+    message = (
+        "6 of 7 item ids are not in the vocabulary: 2 (3 times), 9, 1, ...; expected ids like [5]"
+    )
+    with refused(message):
+        known.numbers(np.array([9, 2, 1, 6, 2, 3, 2]))
+    with refused("1 of 1 item ids are not in the vocabulary: 'a'; expected ids like []"):
+        Vocabulary(np.array([], np.int64), "item").numbers(np.array(["a"]))
+
+
+@pytest.mark.parametrize("texts", [False, True])
+def test_unseen_ids_are_counted(texts: bool) -> None:
+    kind = str if texts else int
+    known = Vocabulary(np.array([kind(5), kind(6)]), "user")
+    numbers, unseen = known.lookup([kind(each) for each in (9, 6, 2, 1, 2, 6, 5)])
+    assert numbers.tolist() == [-1, 1, -1, -1, -1, 1, 0]
+    assert numbers.dtype == np.int32
+    # equally frequent ones as they came
+    assert list(unseen.items()) == [(kind(2), 2), (kind(9), 1), (kind(1), 1)]
+    assert (unseen.index.name, unseen.name, unseen.dtype) == ("user_id", "count", np.int64)
+    assert len(known.lookup([kind(5)]).unseen) == 0
+    assert len(known.lookup([]).unseen) == 0
+
+
+def test_only_numbers_of_the_vocabulary_have_ids() -> None:
+    known = Vocabulary(np.array(["a", "b"]), "user")
+    assert known.ids_of(np.array([1, 0, 1], np.int32)).tolist() == ["b", "a", "b"]
+    assert known.ids_of([]).dtype == object
+    for numbers, what in (([0, 2], "int64 from 0 to 2"), ([-1], "int64 from -1 to -1")):
+        with refused(f"user numbers of type {what} were given; expected integers from 0 to 1"):
+            known.ids_of(numbers)
+    with pytest.raises(InputError, match=r"^user numbers of type float64 from 0\.5 to 0\.5 were"):
+        known.ids_of(np.array([0.5]))
+
+
 def test_an_integer_is_not_the_text_of_it() -> None:
     assert Vocabulary(np.array([7]), "user").find(np.array(["7"])).tolist() == [-1]
     assert Vocabulary(np.array(["7"]), "user").find(np.array([7])).tolist() == [-1]
 
 
-def test_an_id_stands_once() -> None:
-    with refused("user id 'a' stands twice in the vocabulary; expected each id once"):
-        Vocabulary(np.array(["a", "b", "a"]), "user").find(np.array(["a"]))
+@pytest.mark.parametrize("ids", [["a", "b", "a"], [5, 6, 5]])
+def test_an_id_stands_once(ids: list[Any]) -> None:
+    with refused(f"user id {ids[0]!r} stands twice in the vocabulary; expected each id once"):
+        Vocabulary(np.array(ids), "user").find(np.array(ids))
 
 
 def test_a_part_keeps_its_order() -> None:
@@ -124,6 +162,7 @@ def test_texts_become_str_objects(given: Any) -> None:
         [1.5, 2.0],
         [True, False],
         ["a", 1.5, None],
+        ["a", 1],
         [b"a"],
         np.array([2**63 + 1], np.uint64),
         [None],
@@ -132,6 +171,11 @@ def test_texts_become_str_objects(given: Any) -> None:
 def test_what_is_neither_is_refused(given: Any) -> None:
     with pytest.raises(InputError, match=r"^ids are of type .*; expected integers or strings$"):
         as_ids(np.array(given, object) if None in given else given)
+
+
+@pytest.mark.parametrize("ids", [["a\x00", "\x00", "b"], ("a\x00", "\x00")])
+def test_zero_characters_are_kept(ids: Sequence[str]) -> None:
+    assert as_ids(ids).tolist() == list(ids)
 
 
 def test_ids_have_one_dimension() -> None:
@@ -186,7 +230,7 @@ def merge(parts: list[list[Any]], scratch: str, *, whole: bool) -> MergedIds:
     for number, part in enumerate(parts):
         _, ids, counts = factorize(column_of(part, whole=whole))
         saved.append(save_ids(files.join(scratch, str(number)), ids, counts))
-    return merge_ids(saved, scratch=scratch, what="user")
+    return merge_ids(saved, Journal(files.join(scratch, "journal")), what="user")
 
 
 @given(parts_of_ids, st.sampled_from([(1, 1), (2, 3), (2**16, 2**22)]))

@@ -26,7 +26,9 @@ class _Group(click.Group):
         except (DasrecError, OSError) as error:
             raise click.ClickException(" ".join(str(error).split())) from error
         except KeyboardInterrupt:
-            click.echo("Stopped; nothing half-written is in use.", err=True)
+            click.echo(
+                "Stopped; nothing half-written is in use. Run the same command again.", err=True
+            )
             ctx.exit(STOPPED)
 
 

@@ -1,8 +1,36 @@
-"""Options that several commands share."""
+"""Options that several commands share, and help in sections."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from typing import Any
+
 import click
+
+
+class SectionOption(click.Option):
+    """An option that ``--help`` lists under a heading of its own."""
+
+    def __init__(self, *arguments: Any, section: str, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.section = section
+
+
+class SectionCommand(click.Command):
+    """A command whose ``--help`` lists options by section, those without one last."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one list for each section."""
+        sections = defaultdict(list)
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if isinstance(param, click.Option) and record is not None:
+                sections[getattr(param, "section", "Options")].append(record)
+        plain = sections.pop("Options", [])
+        for heading, records in [*sections.items(), ("Options", plain)]:
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there already.")

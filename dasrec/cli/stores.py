@@ -2,56 +2,91 @@
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import click
 import numpy as np
 
 import dasrec
-from dasrec.cli.options import as_json_option, overwrite_option
+from dasrec import files
+from dasrec.cli.options import SectionCommand, SectionOption, as_json_option, overwrite_option
 from dasrec.console import show, show_audit, show_facts
 from dasrec.errors import InputError, StoreError
 
 
-@click.command("ingest")
+def _option(section: str, *names: str, **settings: Any) -> Any:
+    return click.option(*names, cls=SectionOption, section=section, **settings)
+
+
+_column = partial(_option, "Columns of the log", metavar="COL")
+_choice = partial(_option, "Columns of the log", show_default=True)
+_which = partial(_option, "Which events", metavar="FILE")
+_rule = partial(_option, "Cleaning", show_default=True)
+_secret = partial(_option, "Pseudonyms")
+_id_kinds = click.Choice(["auto", "int64", "string", "uuid"])
+
+
+@click.command("ingest", cls=SectionCommand)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.argument("store")
-@click.option("--user", required=True, metavar="COL", help="Column with the user's id.")
-@click.option("--item", required=True, metavar="COL", help="Column with the item's id.")
-@click.option("--value", metavar="COL", help="Column with the rating or weight; 1 without it.")
-@click.option("--timestamp", metavar="COL", help="Column with the time.")
-@click.option(
+@_column("--user", required=True, help="The user's id.")
+@_column("--item", required=True, help="The item's id.")
+@_column("--value", help="Rating or weight, or type of event; without it each event weighs 1.")
+@_choice(
+    "--weight",
+    "weights",
+    multiple=True,
+    metavar="TYPE=N",
+    help="What a type of event in --value weighs; other types are bad rows. May be repeated.",
+)
+@_column("--timestamp", help="The time.")
+@_choice(
     "--timestamp-unit",
     type=click.Choice(["s", "ms", "us", "ns"]),
     default="s",
-    show_default=True,
     help="What numeric timestamps count since 1970.",
 )
-@click.option(
-    "--ids", type=click.Choice(["auto", "int64", "string"]), default="auto", show_default=True
-)
-@click.option("--min-user", type=int, default=1, show_default=True, help="Least cells of a user.")
-@click.option("--min-item", type=int, default=1, show_default=True, help="Least cells of an item.")
-@click.option(
-    "--dedupe",
-    type=click.Choice(["last", "first", "sum", "max", "mean", "error"]),
-    default="last",
-    show_default=True,
-    help="What to keep of several events of one user with one item.",
-)
-@click.option(
+@_choice("--ids", type=_id_kinds, default="auto", help="What ids are; auto: the first rows decide.")
+@_choice("--user-ids", type=_id_kinds, help="The same for users alone.")
+@_choice("--item-ids", type=_id_kinds, help="The same for items alone.")
+@_which("--since", metavar="TIME", help="Events from then on, like 2026-01-31 or 2026-01-31T12:00.")
+@_which("--until", metavar="TIME", help="Events before then; UTC unless it says otherwise.")
+@_which("--value-range", type=float, nargs=2, metavar="LOW HIGH", help="Values, ends included.")
+@_which("--keep-users", help="Events of these users alone: a file with one id a line.")
+@_which("--keep-items", help="Events of these items alone.")
+@_which("--drop-users", help="No events of these users.")
+@_which("--drop-items", help="No events of these items.")
+@_rule(
     "--bad-rows",
     type=click.Choice(["error", "drop"]),
     default="error",
-    show_default=True,
     help="What to do with rows that cannot be read.",
 )
+@_rule("--quarantine", metavar="FOLDER", help="Keep bad rows there, with their place and why.")
+@_rule("--max-user", type=float, help="Most events of a user; below 1, the share of users to keep.")
+@_rule(
+    "--dedupe",
+    type=click.Choice(["last", "first", "sum", "max", "mean", "error"]),
+    default="last",
+    help="What to keep of several events of one user with one item.",
+)
+@_rule("--min-user", type=int, default=1, help="Least cells of a user.")
+@_rule("--min-item", type=int, default=1, help="Least cells of an item.")
+@_secret(
+    "--key-file", metavar="FILE", help="Hash user ids with the 16 to 64 secret bytes of this file."
+)
+@_secret("--key-env", metavar="VARIABLE", help="The same with those of an environment variable.")
 @overwrite_option
 @click.option("--append", is_flag=True, help="Add to the store that is there: a new version.")
 @as_json_option
 def ingest_command(
     inputs: tuple[str, ...],
     store: str,
+    quarantine: str | None,
     overwrite: bool,
     append: bool,
     as_json: bool,
@@ -63,19 +98,90 @@ def ingest_command(
     Example:  dasrec ingest ratings.csv my-store --user userId --item movieId \\
                 --value rating --timestamp timestamp
     """
-    columns = ("user", "item", "value", "timestamp", "ids", "timestamp_unit")
-    events = dasrec.read_events(list(inputs), **{key: options.pop(key) for key in columns})
-    events = dasrec.clean(events, **options)
+    if append and (quarantine or overwrite):
+        msg = (
+            "--append adds to a store; leave out --quarantine and --overwrite, which make a new one"
+        )
+        raise InputError(msg)
+    if options["max_user"] is not None and options["max_user"].is_integer():
+        options["max_user"] = int(options["max_user"])  # a count, as the audit shows it
+    events = dasrec.clean(_chosen(_read(inputs, options), options), **options)
     if append:
         interactions = dasrec.append_interactions(events, store)
     else:
-        interactions = dasrec.write_interactions(events, store, overwrite=overwrite)
+        interactions = dasrec.write_interactions(
+            events, store, overwrite=overwrite, quarantine=quarantine
+        )
 
     def human() -> None:
         show_audit(interactions)
         click.echo(repr(interactions))
 
     show(_store_record(interactions), as_json=as_json, human=human)
+
+
+def _read(inputs: Sequence[str], options: dict[str, Any]) -> dasrec.Events:
+    """Take the options that say how a log is read, and read it."""
+    names = ("user", "item", "value", "timestamp", "timestamp_unit")
+    columns = {name: options.pop(name) for name in names}
+    weights = _weights(options.pop("weights"))
+    if weights:
+        if columns["value"] is None:
+            msg = "--weight is given without --value; expected --value with the column of the types"
+            raise InputError(msg)
+        columns["value"] = (columns["value"], weights)
+    both = options.pop("ids")
+    ids = {side: options.pop(f"{side}_ids") or both for side in ("user", "item")}
+    return dasrec.read_events(list(inputs), ids=ids, **columns)
+
+
+def _weights(texts: Sequence[str]) -> dict[str, float]:
+    weights = {}
+    for text in texts:
+        kind, _, number = text.rpartition("=")
+        try:
+            weights[kind] = float(number)
+        except ValueError:
+            weights[kind] = math.nan
+        if not kind or not math.isfinite(weights[kind]):
+            msg = f"--weight is {text!r}; expected a type of event and a number, like click=1"
+            raise InputError(msg)
+    return weights
+
+
+def _chosen(events: dasrec.Events, options: dict[str, Any]) -> dasrec.Events:
+    """Take the options that say which events are meant, and hide the users if that is asked for."""
+    since, until = options.pop("since"), options.pop("until")
+    if since or until:
+        events = dasrec.within(events, since=since, until=until)
+    for word, choose in (("keep", dasrec.keep_ids), ("drop", dasrec.drop_ids)):
+        for side in ("users", "items"):
+            if (path := options.pop(f"{word}_{side}")) is not None:
+                events = choose(events, **{side: _listed(path)})
+    key = _key(options.pop("key_file"), options.pop("key_env"))
+    return events if key is None else dasrec.pseudonymise(events, key=key)
+
+
+def _listed(path: str) -> list[str]:
+    try:
+        text = files.read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        msg = f"{path} is no text in UTF-8; expected one id a line"
+        raise InputError(msg) from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _key(path: str | None, variable: str | None) -> bytes | None:
+    if path and variable:
+        msg = "--key-file and --key-env are both given; expected one of them"
+        raise InputError(msg)
+    if variable:
+        if variable not in os.environ:
+            msg = f"the environment variable {variable} is not set; expected 16 to 64 secret bytes"
+            raise InputError(msg)
+        return os.fsencode(os.environ[variable])
+    # an editor ends a file with a line break, which is not meant
+    return files.read_bytes(path).removesuffix(b"\n").removesuffix(b"\r") if path else None
 
 
 def _store_record(interactions: dasrec.Interactions) -> dict[str, Any]:

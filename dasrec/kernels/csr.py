@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -37,35 +39,114 @@ def counting_sort(keys: Ints, n_keys: int) -> tuple[Longs, Longs]:
 
 
 @njit(cache=True, nogil=True)
-def _sort_runs(order: Longs, rows: Ints, columns: Ints, timestamps: Longs) -> None:
-    """Sort each run of one (row, column) by time, in place and stably; runs are short."""
-    for i in range(1, order.shape[0]):
-        cell, j = order[i], i - 1
-        while (
-            j >= 0
-            and timestamps[order[j]] > timestamps[cell]
-            and rows[order[j]] == rows[cell]
-            and columns[order[j]] == columns[cell]
-        ):
-            order[j + 1] = order[j]
-            j -= 1
-        order[j + 1] = cell
+def places(keys: Ints, n_keys: int) -> tuple[Longs, Longs]:
+    """Return where each key stands once ``keys`` (values in 0..n_keys-1) are sorted stably.
+
+    The inverse of the order that :func:`counting_sort` gives: with few keys it is quicker to read
+    in order and to write to a few places, :func:`scatter`, than to read from all over.
+
+    Returns
+    -------
+    place : int64, shape (len(keys),)
+    offsets : int64, shape (n_keys + 1,), as :func:`counting_sort`
+    """
+    offsets = np.zeros(n_keys + 1, np.int64)
+    for key in keys:
+        offsets[key + 1] += 1
+    for j in range(n_keys):
+        offsets[j + 1] += offsets[j]
+    following = offsets[:-1].copy()
+    place = np.empty(keys.shape[0], np.int64)
+    for position in range(keys.shape[0]):
+        key = keys[position]
+        place[position] = following[key]
+        following[key] += 1
+    return place, offsets
+
+
+@njit(cache=True, nogil=True)
+def scatter(values: NDArray[Any], place: Longs) -> NDArray[Any]:
+    """Return ``out`` with ``out[place] = values``; ``place`` names each position once."""
+    out = np.empty_like(values)
+    for position in range(place.shape[0]):
+        out[place[position]] = values[position]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _radix_order(rows: Ints, columns: Ints, n_rows: int, n_columns: int) -> Longs:
+    """Order by (row, column), stably: by column first, carrying the row along, then by row."""
+    n = rows.shape[0]
+    by_column, by_row = np.zeros(n_columns + 1, np.int64), np.zeros(n_rows + 1, np.int64)
+    for i in range(n):
+        by_column[columns[i] + 1] += 1
+        by_row[rows[i] + 1] += 1
+    for j in range(n_columns):
+        by_column[j + 1] += by_column[j]
+    for j in range(n_rows):
+        by_row[j + 1] += by_row[j]
+    half = np.empty(n, np.int64)  # row and place in one word: one random access the less
+    for i in range(n):
+        j = columns[i]
+        half[by_column[j]] = (np.int64(rows[i]) << 32) | i
+        by_column[j] += 1
+    order = np.empty(n, np.int64)
+    for k in range(n):
+        j = half[k] >> 32
+        order[by_row[j]] = half[k] & 0xFFFFFFFF
+        by_row[j] += 1
+    return order
+
+
+@njit(cache=True, nogil=True)
+def _runs(order: Longs, rows: Ints, columns: Ints) -> Longs:
+    """Return where each distinct (row, column) begins in the order."""
+    starts = np.empty(order.shape[0], np.int64)
+    n = 0
+    row = column = np.int32(-1)
+    for k in range(order.shape[0]):
+        i = order[k]
+        if rows[i] != row or columns[i] != column:
+            row, column = rows[i], columns[i]
+            starts[n] = k
+            n += 1
+    return starts[:n].copy()
+
+
+@njit(cache=True, nogil=True)
+def _sort_runs(order: Longs, starts: Longs, timestamps: Longs) -> None:
+    """Sort each run by time, in place and stably; runs are short."""
+    for run in range(starts.shape[0]):
+        first = starts[run]
+        stop = starts[run + 1] if run + 1 < starts.shape[0] else order.shape[0]
+        for i in range(first + 1, stop):
+            cell, j = order[i], i - 1
+            while j >= first and timestamps[order[j]] > timestamps[cell]:
+                order[j + 1] = order[j]
+                j -= 1
+            order[j + 1] = cell
 
 
 def sort_cells(
     rows: Ints, columns: Ints, timestamps: Longs | None, *, shape: tuple[int, int]
-) -> Longs:
-    """Return the stable order by (row, column, timestamp); equal ones stay as they arrived.
+) -> tuple[Longs, Longs]:
+    """Order cells by (row, column, timestamp), stably, and find those that repeat another.
 
-    Rows lie in 0..shape[0]-1 and columns in 0..shape[1]-1. Two counting sorts: linear time, but for
-    runs of duplicates that come with falling timestamps.
+    Rows lie in 0..shape[0]-1 and columns in 0..shape[1]-1, and there are fewer than 2**31 cells.
+    Two counting sorts: linear time in cells, rows and columns, but for runs of duplicates that come
+    with falling timestamps.
+
+    Returns
+    -------
+    order : int64, shape (n,)
+    starts : int64, shape (n_distinct,)
+        Where each distinct (row, column) begins in the order.
     """
-    by_column, _ = counting_sort(columns, shape[1])
-    by_row, _ = counting_sort(rows[by_column], shape[0])
-    order = by_column[by_row]
-    if timestamps is not None:
-        _sort_runs(order, rows, columns, timestamps)
-    return order
+    order = _radix_order(rows, columns, *shape)
+    starts = _runs(order, rows, columns)
+    if timestamps is not None and starts.shape[0] < order.shape[0]:
+        _sort_runs(order, starts, timestamps)
+    return order, starts
 
 
 def collapse(starts: Longs, values: Floats, policy: str) -> Floats:
@@ -94,14 +175,6 @@ def collapse(starts: Longs, values: Floats, policy: str) -> Floats:
         totals /= ends - starts
     with np.errstate(over="ignore"):
         return totals.astype(np.float32)
-
-
-def run_starts(rows: Ints, columns: Ints) -> Longs:
-    """Return where each distinct (row, column) begins in arrays sorted by them."""
-    if rows.shape[0] == 0:
-        return np.empty(0, np.int64)
-    new = (rows[1:] != rows[:-1]) | (columns[1:] != columns[:-1])
-    return np.concatenate(([0], np.flatnonzero(new) + 1)).astype(np.int64)
 
 
 def rows_of(indptr: Longs) -> Ints:

@@ -1,8 +1,9 @@
-"""Keyed hashes of cells: randomness that does not depend on order, block or cluster."""
+"""Hashes: of cells, for randomness that no order or cluster changes; of ids, to number them."""
 
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -51,3 +52,91 @@ def cell_uniform(
         if columns is not None:
             state = mix(state + (columns.astype(np.uint64) + np.uint64(1)) * _STEP)
     return np.asarray((state >> np.uint64(11)) * 2.0**-53)
+
+
+@njit(cache=True, nogil=True)
+def _first_codes(values: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Number integers in order of appearance: open addressing, at most half of the slots taken."""
+    bits = 12
+    shift, last = np.uint64(64 - bits), (1 << bits) - 1
+    slots = np.full(1 << bits, -1, np.int32)
+    codes = np.empty(values.shape[0], np.int32)
+    distinct = np.empty(values.shape[0], np.int64)
+    n = 0
+    for i in range(values.shape[0]):
+        value = values[i]
+        slot = np.int64((np.uint64(value) * _STEP) >> shift)
+        while slots[slot] >= 0 and distinct[slots[slot]] != value:
+            slot = (slot + 1) & last
+        if slots[slot] < 0:
+            slots[slot] = n
+            distinct[n] = value
+            n += 1
+        codes[i] = slots[slot]
+        if 2 * n > last:
+            bits += 2
+            shift, last = np.uint64(64 - bits), (1 << bits) - 1
+            slots = np.full(1 << bits, -1, np.int32)
+            for code in range(n):
+                slot = np.int64((np.uint64(distinct[code]) * _STEP) >> shift)
+                while slots[slot] >= 0:
+                    slot = (slot + 1) & last
+                slots[slot] = code
+    return codes, distinct[:n].copy()
+
+
+@njit(cache=True, nogil=True)
+def _renumber(codes: NDArray[np.int32], ranks: NDArray[np.int32]) -> None:
+    for i in range(codes.shape[0]):
+        codes[i] = ranks[codes[i]]
+
+
+def number_ids(
+    values: NDArray[np.int64],
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Number integers without gaps in ascending order.
+
+    Returns
+    -------
+    codes : int32, shape (n,)
+    distinct : int64, ascending; ``distinct[codes]`` are the values
+    """
+    codes, distinct = _first_codes(values)
+    order = np.argsort(distinct)
+    ranks = np.empty(len(order), np.int32)
+    ranks[order] = np.arange(len(order), dtype=np.int32)
+    _renumber(codes, ranks)
+    return codes, distinct[order]
+
+
+@njit(cache=True, nogil=True)
+def _few(bits: NDArray[np.int32]) -> tuple[NDArray[np.uint8], NDArray[np.int32], int]:
+    slots, book = np.full(1024, -1, np.int16), np.empty(256, np.int32)
+    codes = np.empty(bits.shape[0], np.uint8)
+    n = 0
+    for i in range(bits.shape[0]):
+        slot = np.int64((np.uint64(np.uint32(bits[i])) * _STEP) >> np.uint64(54))
+        while slots[slot] >= 0 and book[slots[slot]] != bits[i]:
+            slot = (slot + 1) & 1023
+        if slots[slot] < 0:
+            if n == 256:
+                return codes, book, 0
+            slots[slot] = n
+            book[n] = bits[i]
+            n += 1
+        codes[i] = slots[slot]
+    return codes, book, n
+
+
+def few_values(
+    values: NDArray[np.float32],
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Number at most 256 distinct values in order of appearance, bit for bit.
+
+    Returns
+    -------
+    codes : uint8, shape (n,)
+    book : float32; ``book[codes]`` are the values, empty if there are more
+    """
+    codes, book, n = _few(np.ascontiguousarray(values).view(np.int32))
+    return codes, book[:n].view(np.float32)

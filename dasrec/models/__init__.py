@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from dasrec import store
+from dasrec import files, store
 from dasrec.errors import StoreError
 from dasrec.models.als import ALS, ImplicitALS
 from dasrec.models.base import Model
@@ -34,5 +34,6 @@ def load_model(url: str | os.PathLike[str]) -> Model:
         msg = f"{url} holds a model {attrs['model']!r}; this dasrec knows: {', '.join(MODELS)}"
         raise StoreError(msg)
     model = kind(**attrs["parameters"])
-    model._restore(store.read_dataset(pointer), attrs["trained_on"])
+    with files.reaching(pointer.url):
+        model._restore(store.read_dataset(pointer), attrs["trained_on"])
     return model

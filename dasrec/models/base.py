@@ -17,9 +17,10 @@ from dasrec import store
 from dasrec.checks import check_lengths
 from dasrec.errors import InputError, MismatchError
 from dasrec.interactions import Interactions
+from dasrec.kernels.csr import indptr_of
 from dasrec.kernels.topk import mask_tile, push_tile, sort_heaps
 from dasrec.memory import SCORE_CELLS
-from dasrec.schema import FACTOR, ITEM, ITEM_ID, MODEL_KIND, RANK, USER, USER_ID
+from dasrec.schema import FACTOR, ITEM, ITEM_ID, MODEL_KIND, RANK, USER, USER_ID, USER_ITEMS
 from dasrec.typing import Floats, Ids, Ints, Longs
 from dasrec.vocabulary import Vocabulary
 
@@ -69,7 +70,9 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
         before = dict(vars(self))
         try:
             self._learn(interactions)
-            self.user_ids_, self.item_ids_ = interactions.user_ids, interactions.item_ids
+            # a model outlives the store it was fitted on
+            self.user_ids_ = interactions.user_ids.load()
+            self.item_ids_ = interactions.item_ids.load()
             self.trained_on_ = view_of(interactions)
         except BaseException:
             # half of a new fit does not go with the rest of the one before
@@ -151,14 +154,17 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
             self.check_belongs(seen)
             hidden = _rows(seen, numbers)
         best, scores = rank_items(users[numbers], items, length, hidden)
-        none: Any = -1 if self.item_ids_.ids.dtype == np.int64 else None
+        none: Any = -1 if self.item_ids_.dtype == np.int64 else None
         names = np.where(best >= 0, self.item_ids_.ids[best], none)
         return xr.Dataset(
             {
                 ITEM_ID: ((USER, RANK), names),
                 "score": ((USER, RANK), np.where(best >= 0, scores, np.nan).astype(np.float32)),
             },
-            coords={USER_ID: (USER, self.user_ids_.ids[numbers]), RANK: np.arange(1, length + 1)},
+            coords={
+                USER_ID: (USER, self.user_ids_.ids_of(numbers)),
+                RANK: np.arange(1, length + 1),
+            },
             attrs={"model": self.name},
         )
 
@@ -312,8 +318,15 @@ def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rows(view: Interactions, numbers: Ints) -> tuple[Longs, Ints]:
-    """Read the rows of some users and lay them one after the other."""
-    pieces = [view.read_rows("user_items", int(u), int(u) + 1).indices for u in numbers]
-    lengths = np.array([len(piece) for piece in pieces], np.int64)
-    indptr = np.concatenate(([0], np.cumsum(lengths)))
-    return indptr, np.concatenate([np.empty(0, np.int32), *pieces])
+    """Read the rows of some users, each block once, and lay them one after the other."""
+    users, place = np.unique(numbers, return_inverse=True)
+    rows: list[Ints] = []
+    for some in np.split(users, np.searchsorted(users, view.cuts(USER_ITEMS)[1:-1])):
+        if len(some):
+            block = view.read_rows(USER_ITEMS, int(some[0]), int(some[-1]) + 1)
+            starts, stops = block.indptr[some - some[0]], block.indptr[some - some[0] + 1]
+            # copies, since a slice would keep its whole block in memory
+            rows += [block.indices[a:b].copy() for a, b in zip(starts, stops, strict=True)]
+    found = [rows[each] for each in place]
+    lengths = np.array([len(row) for row in found], np.int64)
+    return indptr_of(lengths), np.concatenate([np.empty(0, np.int32), *found])

@@ -1,0 +1,89 @@
+"""Columns of scratch files, each in as few bytes as what it holds needs.
+
+To write and to read scratch is most of what an ingest does, so half the bytes are half the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dasrec import files
+from dasrec.kernels.hashing import few_values
+
+Arrays = list[NDArray[Any]]
+_WORD = 2**32
+
+
+class Codec(NamedTuple):
+    """How a column is kept: as a place in a book of few values, or as low + word + 2**32 high."""
+
+    dtype: str  # of the column
+    words: tuple[str, ...]  # dtypes of the arrays that are kept
+    low: int = 0
+    book: NDArray[Any] | None = None
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes that one value takes."""
+        return sum(np.dtype(word).itemsize for word in self.words)
+
+
+def narrow(values: NDArray[Any]) -> tuple[Arrays, Codec]:
+    """Return the arrays that keep a column of int32, int64 or float32, and how to :func:`widen`."""
+    kind = values.dtype.str
+    if values.dtype.kind == "f":
+        codes, book = few_values(values)
+        kept, low = [codes if len(book) else values], 0
+        return kept, Codec(kind, (kept[0].dtype.str,), low, book if len(book) else None)
+    low = int(values.min()) if len(values) else 0
+    span = int(values.max()) - low if len(values) else 0
+    unsigned = np.dtype(f"u{values.itemsize}").type
+    # modulo 2**n, so that no difference is too large
+    above = values.view(unsigned) - unsigned(low % 2 ** (8 * values.itemsize))
+    kept = [above.astype(np.min_scalar_type(min(span, _WORD - 1)))]
+    if span >= _WORD:
+        kept.append((above >> 32).astype(np.min_scalar_type(span >> 32)))
+    return kept, Codec(kind, tuple(each.dtype.str for each in kept), low)
+
+
+def widen(kept: Sequence[NDArray[Any]], codec: Codec) -> NDArray[Any]:
+    """Return the column again."""
+    if codec.book is not None:
+        return np.asarray(codec.book[kept[0]])
+    values = kept[0].astype(codec.dtype)
+    if len(kept) > 1:
+        values |= kept[1].astype(codec.dtype) << 32
+    if codec.low:
+        values += values.dtype.type(codec.low)
+    return values
+
+
+def write_columns(folder: str, columns: Mapping[str, NDArray[Any]]) -> dict[str, Codec]:
+    """Write parallel columns into a folder, one file for each array that is kept."""
+    files.make_folder(folder)
+    codecs = {}
+    with files.writing(folder):
+        for name, values in columns.items():
+            kept, codecs[name] = narrow(values)
+            for number, each in enumerate(kept):
+                files.write_column(_place(folder, name, number), each)
+    return codecs
+
+
+def read_column(
+    folder: str, name: str, codec: Codec, start: int = 0, stop: int | None = None
+) -> NDArray[Any]:
+    """Read elements ``start:stop`` of a column that :func:`write_columns` wrote."""
+    kept = [
+        files.read_column(_place(folder, name, number), np.dtype(word).type, start, stop)
+        for number, word in enumerate(codec.words)
+    ]
+    return widen(kept, codec)
+
+
+def _place(folder: str, name: str, number: int) -> str:
+    return files.join(folder, f"{name}-{number}")
