@@ -32,6 +32,7 @@ from typing import Any
 import common
 import numpy as np
 from common import START, Outcome, Rounds, Target, run, say, short, timed
+from dask.utils import parse_bytes
 
 # Libraries are imported by the job that measures them, so that none carries those of another.
 
@@ -54,7 +55,9 @@ def _cluster(spec: str) -> Iterator[None]:
         yield
 
 
-def write_dasrec(log: str, out: str, *, cluster: str, strings: bool) -> dict[str, Any]:
+def write_dasrec(
+    log: str, out: str, *, cluster: str, strings: bool, memory: str | None = None
+) -> dict[str, Any]:
     """Write an interaction store in threads, or on a cluster that is started beforehand."""
     import dasrec
 
@@ -68,7 +71,7 @@ def write_dasrec(log: str, out: str, *, cluster: str, strings: bool) -> dict[str
             timestamp_unit="ms",
             ids="string" if strings else "int64",
         )
-        dasrec.write_interactions(events, out)
+        dasrec.write_interactions(events, out, memory=memory)
     return answer
 
 
@@ -256,6 +259,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--strings", action="store_true", help="also a log whose ids are strings")
     parser.add_argument("--peers", default="duckdb,dask", help="duckdb,dask; '' for none")
     parser.add_argument("--duckdb-memory", default="4GB", help="limits; targets are for the first")
+    parser.add_argument("--memory", help="limit of dasrec in threads, as in 1GB")
     parser.add_argument("--workers", type=int, default=2, help="cores, threads and processes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cache", type=Path, help="folder for logs; by default a temporary one")
@@ -294,7 +298,7 @@ def _measure(n: int, options: argparse.Namespace, folder: str) -> dict[str, Any]
         log = common.simulated_log(options.cache, n=n, seed=options.seed, strings=strings)
         tail = ", strings" if strings else ""
         dasrec = partial(add, job=write_dasrec, facts=facts_dasrec, log=log, strings=strings)
-        dasrec(THREADS + tail, cluster="threads")
+        dasrec(THREADS + tail, cluster="threads", memory=options.memory)
         if not strings:
             dasrec(PROCESSES, cluster=f"processes:{cores}")
         for memory in options.duckdb_memory if "duckdb" in options.peers else ():
@@ -327,6 +331,9 @@ def _targets(n: int, result: dict[str, Any], options: argparse.Namespace) -> lis
         targets.append(Target(f"{short(n)}: time of strings by that of integers", slower, 2.5))
     slower = rounds.ratio("seconds", PROCESSES, THREADS)
     targets.append(Target(f"{short(n)}: time of processes by that of threads", slower, 1.4))
+    if options.memory:
+        most = rounds.median("peak_bytes", THREADS) / parse_bytes(options.memory)
+        targets.append(Target(f"{short(n)}: peak by --memory {options.memory}", most, 1.15))
     stored = result["facts"][THREADS]["bytes"].values()
     worst = max(each["data"] + each["indices"] for each in stored)
     targets.append(Target(f"{short(n)}: bytes an interaction and side, no times", worst, 3))

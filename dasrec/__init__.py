@@ -1,6 +1,6 @@
 """Recommendations from interaction logs that do not fit in memory, on Dask and Zarr."""
 
-from dasrec.clean import clean, drop_ids, keep_ids, pseudonymise, within
+from dasrec.clean import by_session, clean, drop_ids, keep_ids, pseudonymise, within
 from dasrec.errors import (
     BudgetError,
     DasrecError,
@@ -23,6 +23,7 @@ from dasrec.interop import (
 )
 from dasrec.models import ALS, Biases, ImplicitALS, Model, Popular, load_model
 from dasrec.normalise import BM25, Binarise, Centre, Clip, Log1p, TfIdf, TimeDecay, ZScore
+from dasrec.plan import plan_ingest
 from dasrec.recommend import recommend_all
 from dasrec.split import (
     Split,
@@ -63,6 +64,7 @@ __all__ = [
     "TimeDecay",
     "ZScore",
     "append_interactions",
+    "by_session",
     "clean",
     "compact",
     "drop_ids",
@@ -75,6 +77,7 @@ __all__ = [
     "load_model",
     "open_interactions",
     "parse_split",
+    "plan_ingest",
     "pseudonymise",
     "read_events",
     "recommend_all",

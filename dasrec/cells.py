@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from dasrec import blocks, columns, files, memory, store
 from dasrec.columns import Codec
 from dasrec.errors import InputError
+from dasrec.events import CleanRules
 from dasrec.journal import Journal, Shared
 from dasrec.kernels.csr import (
     collapse,
     cut_rows,
+    cut_sessions,
     indptr_of,
     places,
     rows_of,
@@ -29,6 +31,7 @@ from dasrec.vocabulary import MergedIds
 
 Columns = dict[str, NDArray[Any]]
 
+SESSION_COUNTS, SESSION_STARTS = "session-counts", "session-starts"
 _COUNTS = "counts"
 _COUNTING_TASKS = 16  # each comes back with a count of every user and item
 
@@ -91,10 +94,13 @@ def sort_by_user(
     items: MergedIds,
     *,
     keep_users: Bools,
-    dedupe: str,
+    rules: CleanRules,
     journal: Journal,
 ) -> list[CellBlock]:
-    """Encode every part, bucket its rows by user, then sort and dedupe each bucket."""
+    """Encode every part, bucket its rows by user, then sort and dedupe each bucket.
+
+    Under ``rules.session_gap`` the rows of a block are sessions, numbered within it.
+    """
     counts = users.counts * keep_users
     cuts = cut_rows(indptr_of(counts), memory.block_cells(int(counts.sum())))
     shared = journal.share((users.light(), items.light(), cuts, keep_users), "numbers")
@@ -104,7 +110,7 @@ def sort_by_user(
     )
     where = journal.share(pieces, "pieces")
     shape = [(int(a), int(b), len(items.counts)) for a, b in pairwise(cuts)]
-    reduces = [(where, b, each, dedupe, journal.path(f"users-{b}")) for b, each in enumerate(shape)]
+    reduces = [(where, b, each, rules, journal.path(f"users-{b}")) for b, each in enumerate(shape)]
     found = journal.run(_reduce, reduces, name="ingest-reduce")
     journal.drop([piece.path for piece in pieces])
     return found
@@ -130,15 +136,28 @@ def _encode(scan: Scan, part: int, shared: Shared, path: str) -> blocks.Pieces:
 
 
 def _reduce(
-    where: Shared, bucket: int, shape: tuple[int, int, int], dedupe: str, folder: str
+    where: Shared, bucket: int, shape: tuple[int, int, int], rules: CleanRules, folder: str
 ) -> CellBlock:
     """Sort one bucket of users by (user, item, time) and keep one cell of each user and item."""
     first, stop, n_items = shape
     found = blocks.read_pieces(where.load(), bucket)
+    if rules.session_gap is not None:
+        found[USER], counts, begins = cut_sessions(
+            found[USER], found[TIMESTAMP], stop - first, rules.session_gap
+        )
+        with files.writing(folder):
+            files.write_column(f"{folder}-{SESSION_COUNTS}", counts)
+            files.write_column(f"{folder}-{SESSION_STARTS}", begins)
+        first, stop = 0, len(begins)
+    one = _one_each(found, (stop - first, n_items), rules.dedupe)
+    one[USER] += np.int32(first)
+    return save_by_user(folder, one, (first, stop))
+
+
+def _one_each(found: Columns, shape: tuple[int, int], dedupe: str) -> Columns:
+    """Sort events by row, item and time, and keep one of each row and item."""
     n_before = len(found[USER])
-    order, starts = sort_cells(
-        found[USER], found[ITEM], found.get(TIMESTAMP), shape=(stop - first, n_items)
-    )
+    order, starts = sort_cells(found[USER], found[ITEM], found.get(TIMESTAMP), shape=shape)
     if dedupe == "error" and len(starts) < n_before:
         msg = (
             f"{n_before - len(starts)} events or more repeat a user and an item; choose what to "
@@ -148,7 +167,6 @@ def _reduce(
     ends = np.append(starts, n_before)[1:]
     kept = order[starts if dedupe == "first" else ends - 1]
     one = {name: values[kept] for name, values in found.items()}
-    one[USER] += np.int32(first)
     if VALUE not in found:
         repeats = ends - starts if dedupe == "sum" else np.ones(len(starts))
         one[VALUE] = repeats.astype(np.float32)
@@ -157,7 +175,7 @@ def _reduce(
         if not np.isfinite(one[VALUE]).all():
             msg = "values of one user and item add up to more than float32 holds; scale them down"
             raise InputError(msg)
-    return save_by_user(folder, one, (first, stop))
+    return one
 
 
 def core(

@@ -74,7 +74,8 @@ def clean(
 
     Returns
     -------
-    Events, with these rules in place of any before; rules for rows, like :func:`within`, stay.
+    Events, with these rules in place of any before; rules for rows, like :func:`within`, and
+    :func:`by_session` stay.
 
     Raises
     ------
@@ -103,8 +104,11 @@ def clean(
             raise InputError(msg)
     if max_user is not None:
         check_number(max_user, name="max_user", above=0)
+    before = events.rules
     rules = CleanRules(
-        bad_rows, dedupe, min_user, min_item, value_range, max_user, events.rules.rows
+        *(bad_rows, dedupe, min_user, min_item, value_range, max_user),
+        session_gap=before.session_gap,
+        rows=before.rows,
     )
     return replace(events, rules=rules)
 
@@ -234,6 +238,38 @@ def _moment(text: str) -> pd.Timestamp:
         msg = f"{text!r} is no time; expected one like 2026-01-31 or 2026-01-31T12:00"
         raise InputError(msg) from error
     return moment.tz_convert("UTC").tz_localize(None) if moment.tz is not None else moment
+
+
+def by_session(events: Events, *, gap: str) -> Events:
+    """Make a row of each session in place of its user, lazily.
+
+    A session ends where the user pauses for longer than ``gap``. Its id is like
+    ``ann/2026-01-31T12:00:00``: the user, and when it began. ``dedupe`` and ``min_user`` then hold
+    for sessions, ``max_user`` still for users. Such a store is not appended to, since what comes
+    later may belong to a session that is there; ``forget`` takes the ids of sessions.
+
+    Parameters
+    ----------
+    events : Events
+    gap : text like "30min", at least a second
+
+    Raises
+    ------
+    InputError
+        The events have no timestamps, or the gap cannot be read or is too short.
+    """
+    if not events.has_timestamps:
+        msg = f"{events.source} was read without timestamps; name their column in read_events"
+        raise InputError(msg)
+    try:
+        micros = round(pd.Timedelta(gap).total_seconds() * 1e6)
+    except (TypeError, ValueError) as error:
+        msg = f'gap is {gap!r}; expected a time like "30min" or "1h"'
+        raise InputError(msg) from error
+    if micros < 10**6:  # two sessions of one user must not begin within one second
+        msg = f"gap is {gap!r}; expected at least a second"
+        raise InputError(msg)
+    return replace(events, rules=replace(events.rules, session_gap=micros))
 
 
 def pseudonymise(events: Events, *, key: bytes) -> Events:

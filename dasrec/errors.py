@@ -27,7 +27,7 @@ class BudgetError(DasrecError):
 
 
 class DiskError(DasrecError, OSError):
-    """Writing failed, for instance on a full disk; what was there before is still readable."""
+    """A disk is full or a server cannot be reached; what was there before is still there."""
 
 
 class DataUnavailableError(DasrecError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import dask
 import dask.dataframe as dd
@@ -15,7 +15,17 @@ import pyarrow as pa
 
 from dasrec.checks import check_choice, check_columns
 from dasrec.ids import ID_DTYPES, canonical_ids, guess_kind, kind_of_type, pandas_type
-from dasrec.readers import Log, Part, find_files, is_table, name_of, open_log, open_table
+from dasrec.readers import (
+    ArrowTable,
+    Log,
+    Part,
+    Paths,
+    find_files,
+    is_table,
+    name_of,
+    open_log,
+    open_table,
+)
 from dasrec.schema import ITEM, TIMESTAMP, USER, VALUE
 from dasrec.typing import BadRows, Dedupe, IdKind, ResolvedIds, RowRule, TimeUnit
 
@@ -33,6 +43,7 @@ class CleanRules:
     min_item: int = 1
     value_range: tuple[float, float] | None = None
     max_user: float | None = None
+    session_gap: int | None = None  # microseconds
     rows: tuple[RowRule, ...] = ()
 
 
@@ -52,6 +63,7 @@ class _Reader(NamedTuple):
     layout: _Layout
     where: str
     stamp: str = ""
+    count_rows: Callable[[], int] | None = None
     changes: tuple[FrameChange, ...] = ()
 
 
@@ -86,6 +98,7 @@ class Events:
         What :func:`dasrec.clean` asked for; applied in one pass when the events are written.
     kinds : mapping of ``user`` and ``item`` to int64, string or uuid
         What the ids are.
+    parts : what :attr:`sources` gives, with the name of the frame that was made of it
     """
 
     frame: dd.DataFrame
@@ -104,6 +117,12 @@ class Events:
         """Changes when the files do that the events come from; empty if they come from none."""
         found = self.sources[:1]
         return found[0].reader.stamp if found and isinstance(found[0], Source) else ""
+
+    def count_rows(self) -> int | None:
+        """Say about how many rows there are, looking at no more than heads; None if unknown."""
+        found = self.sources[:1]
+        count = found[0].reader.count_rows if found and isinstance(found[0], Source) else None
+        return count() if count else None
 
     @property
     def sources(self) -> list[Any]:
@@ -129,7 +148,7 @@ def read_pieces(source: Source | pd.DataFrame) -> Iterator[pd.DataFrame]:
     pandas.DataFrame
         With the columns and types of :attr:`Events.frame`; at least one, maybe without rows. The
         index counts the rows of the part from 0 on through all pieces. Text: about
-        ``memory.READ_BYTES`` of whole lines; binary formats: ``memory.READ_BYTES // 16`` rows.
+        ``memory.READ_BYTES`` of whole lines; binary formats: ``memory.piece_rows()`` rows.
 
     Raises
     ------
@@ -175,7 +194,7 @@ def change_events(
 
 
 def read_events(
-    paths: Any,
+    paths: Paths | pd.DataFrame | dd.DataFrame | ArrowTable,
     *,
     user: str,
     item: str,
@@ -236,7 +255,7 @@ def read_events(
         log = open_table(paths, wanted)
         layout = _settle(layout, log, kind_of_type)
     else:
-        found = find_files(paths)
+        found = find_files(cast("Paths", paths))
         source = found[0] if len(found) == 1 else f"{found[0]} and {len(found) - 1} more"
         log = open_log(found, wanted)
         layout = _settle(layout, log, guess_kind)
@@ -271,7 +290,7 @@ def _from_dask(frame: dd.DataFrame, layout: _Layout) -> Events:
 
 
 def _from_log(log: Log, layout: _Layout, source: str) -> Events:
-    reader = _Reader(log.read, layout, source, log.stamp)
+    reader = _Reader(log.read, layout, source, log.stamp, log.count_rows)
     with dask.config.set({"dataframe.convert-string": False}):  # strings are what we make them
         frame = dd.from_map(
             partial(_read_whole, reader), log.parts, meta=_meta(layout), label="read-events"

@@ -32,7 +32,10 @@ def guess_kind(column: pa.ChunkedArray) -> ResolvedIds:
     column = column.drop_null()
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         return "int64"
-    text = column.cast(pa.string())
+    try:
+        text = column.cast(pa.string())
+    except pa.ArrowException:  # bytes that are no text, or lists: refused when they are read
+        return "string"
     if len(text) == 0:
         return "string"
     whole = pc.match_substring_regex(text, _PLAIN_INTEGER)  # "007" stays a string
@@ -41,7 +44,7 @@ def guess_kind(column: pa.ChunkedArray) -> ResolvedIds:
 
 def kind_of_type(column: Any) -> ResolvedIds:
     """Return what ids of a table in memory are, by the type of their column alone."""
-    kind = column.type if isinstance(column, (pa.Array, pa.ChunkedArray)) else None
+    kind = getattr(column, "type", None) or getattr(column.dtype, "pyarrow_dtype", None)
     if kind is None:
         # floats are what pandas makes of integers with gaps
         whole = pd.api.types.is_integer_dtype(column.dtype)
@@ -72,16 +75,16 @@ def canonical_ids(raw: Any, kind: ResolvedIds, *, name: str, where: str) -> pd.S
     try:
         if kind == "uuid":
             return _series(_uuids(_array(raw)), raw)
-        if isinstance(raw, (pa.Array, pa.ChunkedArray)):
-            raw = _plain(raw).to_pandas(types_mapper=pandas_type)
+        if not isinstance(raw, pd.Series) or isinstance(raw.dtype, pd.ArrowDtype):
+            raw = _series(_plain(_array(raw)), raw)
         if kind == "string":
             texts: pd.Series = raw.astype("str")
             return texts
         return raw if raw.dtype == pd.Int64Dtype() else _series(_integers(raw), raw)
-    except pa.ArrowException as error:
-        what = {"int64": "integers", "string": "texts", "uuid": "UUIDs or texts"}[kind]
-        remedy = '; pass ids="string"' if kind == "int64" else "; expected one type in a column"
-        msg = f"{where}: ids of {name!r} are not all {what} ({error}){remedy}"
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        what, other = ("integers", "string") if kind == "int64" else ("texts", "uuid")
+        remedy = f'pass ids="{other}"' + (" if they are UUIDs" if other == "uuid" else "")
+        msg = f"{where}: ids of {name!r} are not all {what} ({error}); {remedy}"
         raise InputError(msg) from error
 
 
@@ -93,7 +96,8 @@ def listed_ids(ids: Iterable[Any], kind: ResolvedIds, *, what: str) -> tuple[int
     InputError
         One of them is no id of that kind.
     """
-    given = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), object).tolist()
+    one = isinstance(ids, str)  # which would be taken apart otherwise
+    given = ids.tolist() if isinstance(ids, np.ndarray) else [ids] if one else list(ids)
     texts = pa.array([str(each) for each in given], pa.string())
     if kind == "string":
         return tuple(texts.to_pylist())

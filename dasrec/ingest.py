@@ -11,13 +11,10 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from dask.tokenize import TokenizationError, tokenize
 from scipy import sparse
 
 from dasrec import cells, files, store
@@ -26,8 +23,9 @@ from dasrec.clean import AuditStep
 from dasrec.errors import DasrecError, InputError
 from dasrec.events import Events
 from dasrec.interactions import Interactions, open_interactions
-from dasrec.journal import Journal, resuming
+from dasrec.journal import Journal, job_key, resuming
 from dasrec.kernels.csr import rows_of
+from dasrec.plan import allowed_tasks, check_held
 from dasrec.scan import judge, scan_log
 from dasrec.schema import (
     INTERACTIONS_KIND,
@@ -39,6 +37,7 @@ from dasrec.schema import (
     USER_ITEMS,
     VALUE,
 )
+from dasrec.sessions import number_sessions, session_ids
 from dasrec.typing import Bools, Ids, Longs
 from dasrec.vocabulary import IdHash, Vocabulary, merge_ids
 
@@ -51,6 +50,7 @@ def write_interactions(
     *,
     overwrite: bool = False,
     quarantine: str | os.PathLike[str] | None = None,
+    memory: str | int | None = None,
 ) -> Interactions:
     """Clean the events and write them as an interaction store, eagerly, in one pass over the log.
 
@@ -65,6 +65,9 @@ def write_interactions(
         whole.
     quarantine : path or fsspec URL, optional
         Folder where bad rows are kept as Parquet, with ``part``, ``row`` and ``reason``.
+    memory : bytes or text like "2GB", optional
+        What this process, or each worker of a client, may hold; fewer tasks then run at a time.
+        :func:`dasrec.plan_ingest` says what comes of it.
 
     Returns
     -------
@@ -77,22 +80,28 @@ def write_interactions(
         ``dedupe="error"``, fewer than two users or items, or a place that is taken.
     DiskError
         The disk is full or may not be written; the state before stays readable.
+    BudgetError
+        ``memory`` is too little for one task, or for what the caller holds.
 
     Notes
     -----
-    A task holds one part of the log (32 MB of text) or one block (about a million events); the
-    caller holds counts, 8 bytes a user and 8 bytes an item and block, never the ids. Disk: some 24
-    bytes an event of scratch beside the store while it runs.
+    A task holds one piece of the log (32 MB of text, two million rows) or one block (about a
+    million events); the caller some 30 bytes a user and an item, never the ids. Disk: some 24 bytes
+    an event of scratch beside the store while it runs. What was stopped or killed on a local disk
+    goes on where it stopped when the same call is made again.
     """
     place = files.absolute(quarantine) if quarantine else None
-    key = job_key(events, place)
-    draft = store.Draft(url, INTERACTIONS_KIND, overwrite=overwrite, key=key)
-    with writing(draft, key=key) as journal:
-        _ingest(events, draft, journal, quarantine=place)
+    at_once = allowed_tasks(events, memory)
+    key = _key_of(events, place)
+    draft = store.Draft(url, INTERACTIONS_KIND, overwrite=overwrite)
+    with writing(draft, key=key, at_once=at_once) as journal:
+        _ingest(events, draft, journal, quarantine=place, budget=memory)
     return open_interactions(draft.url)
 
 
-def append_interactions(events: Events, url: str | os.PathLike[str]) -> Interactions:
+def append_interactions(
+    events: Events, url: str | os.PathLike[str], *, memory: str | int | None = None
+) -> Interactions:
     """Add events to a store, eagerly: a new version; nothing that is there is rewritten.
 
     Users and items that the store knows keep their numbers, new ones come after them in sorted
@@ -104,6 +113,7 @@ def append_interactions(events: Events, url: str | os.PathLike[str]) -> Interact
     events : Events
         Cleaned by the rules of the store, without ``min_user`` and ``min_item``.
     url : path or fsspec URL
+    memory : as :func:`write_interactions`
 
     Returns
     -------
@@ -120,35 +130,32 @@ def append_interactions(events: Events, url: str | os.PathLike[str]) -> Interact
     base = open_interactions(url)
     _check_goes_with(events, base)
     pointer = store.read_pointer(base.url, INTERACTIONS_KIND, base.version)
-    key = job_key(events, base.version)
-    draft = store.Draft(base.url, INTERACTIONS_KIND, base=pointer, key=key)
-    with writing(draft, key=key) as journal:
-        _ingest(events, draft, journal, base)
+    if events.rules.session_gap or pointer.facts.get("session_gap"):
+        msg = "what is new may belong to sessions that are there; write the whole log again"
+        raise InputError(msg)
+    at_once = allowed_tasks(events, memory)
+    key = _key_of(events, base.version)
+    draft = store.Draft(base.url, INTERACTIONS_KIND, base=pointer)
+    with writing(draft, key=key, at_once=at_once) as journal:
+        _ingest(events, draft, journal, base, budget=memory)
     return open_interactions(base.url)
 
 
-def job_key(events: Events, *details: Any) -> str | None:
-    """Name the job of writing these events, so that the same call finds what a killed one left.
-
-    None if that cannot be told, since the log comes from a function that Dask cannot compare.
-    """
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    # scratch is not synced to the disk, so it must not outlive the machine
-    machine = boot.read_text() if boot.exists() else ""
-    known = (machine, version("dasrec"), events.frame._name, events.stamp, events.rules, *details)
-    try:
-        return str(tokenize(*known, ensure_deterministic=True))[:12]
-    except TokenizationError:
-        return None
+def _key_of(events: Events, *details: Any) -> str | None:
+    return job_key(events.frame._name, events.stamp, events.rules, *details)
 
 
 @contextlib.contextmanager
-def writing(draft: store.Draft, *, key: str | None = None) -> Iterator[Journal]:
+def writing(
+    draft: store.Draft, *, key: str | None = None, at_once: int | None = None
+) -> Iterator[Journal]:
     """Give a journal for what becomes a version; what fails is removed, what is killed stays."""
     resumable = False
     try:
-        with resuming(draft.url, key) as journal:
+        with resuming(draft.url, key, at_once=at_once) as journal:
             resumable = journal.resumable
+            if resumable and key is not None:
+                draft.take_over(key)
             yield journal
     except BaseException as error:
         if isinstance(error, DasrecError) or not resumable:
@@ -175,7 +182,7 @@ def _check_goes_with(events: Events, base: Interactions) -> None:
         raise InputError(msg)
     kinds = [events.frame.dtypes[side] for side in (USER, ITEM)]
     for side, kind, known in zip((USER, ITEM), kinds, (base.user_ids, base.item_ids), strict=True):
-        if pd.api.types.is_integer_dtype(kind) != (known.ids.dtype == np.int64):
+        if pd.api.types.is_integer_dtype(kind) != (known.dtype == np.int64):
             msg = f"{side} ids are {kind} in {events.source}, other than in {base.url}; pass ids="
             raise InputError(msg)
 
@@ -186,6 +193,7 @@ def _ingest(
     journal: Journal,
     base: Interactions | None = None,
     quarantine: str | None = None,
+    budget: str | int | None = None,
 ) -> None:
     rules = events.rules
     scans = scan_log(events, journal, quarantine)
@@ -195,16 +203,20 @@ def _ingest(
     if base is not None:
         users, items = users.after(base.user_ids), items.after(base.item_ids)
     _check_sides(len(users.counts), len(items.counts))
+    check_held(len(users.counts) + len(items.counts), budget)
     people = _people(users.counts, rules.max_user)
     n_all, n_left = int(users.counts.sum()), int(users.counts[people].sum())
     if rules.max_user is not None:
         audit.append(AuditStep("bots", n_all, n_left, f"max_user={rules.max_user}"))
-    found = cells.sort_by_user(
-        scans, users, items, keep_users=people, dedupe=rules.dedupe, journal=journal
-    )
+    found = cells.sort_by_user(scans, users, items, keep_users=people, rules=rules, journal=journal)
+    whole = found = number_sessions(found) if rules.session_gap else found
     n_cells = sum(block.n_cells for block in found)
+    n_rows = sum(len(block.row_counts) for block in found)
+    if rules.session_gap:
+        why = f"{n_rows} of {people.sum()} users, pauses over {rules.session_gap / 1e6:g} s"
+        audit.append(AuditStep("sessions", n_left, n_left, why))
     audit.append(AuditStep("duplicates", n_left, n_cells, f"dedupe={rules.dedupe!r}"))
-    keep_users, keep_items = (np.ones(len(side.counts), np.bool_) for side in (users, items))
+    keep_users, keep_items = (np.ones(n, np.bool_) for n in (n_rows, len(items.counts)))
     if base is None and (rules.min_user > 1 or rules.min_item > 1 or not people.all()):
         keep_users, keep_items, found = cells.core(
             found,
@@ -218,8 +230,9 @@ def _ingest(
         n_core = sum(block.n_cells for block in found)
         why = f"min_user={rules.min_user}, min_item={rules.min_item}"
         audit.append(AuditStep("core", n_cells, n_core, why))
-    ids = {USER_IDS: users.pieces(keep_users), ITEM_IDS: items.pieces(keep_items)}
-    facts = group_facts(rules.dedupe, audit)
+    rows = session_ids(whole, users, keep_users) if rules.session_gap else users.pieces(keep_users)
+    ids = {USER_IDS: rows, ITEM_IDS: items.pieces(keep_items)}
+    facts = group_facts(rules.dedupe, audit, session_gap=rules.session_gap)
     write_groups(draft, found, items.counts[keep_items], ids, facts, journal, base=base)
     logger.info("wrote %s interactions to %s", sum(block.n_cells for block in found), draft.url)
 
@@ -231,9 +244,12 @@ def _people(counts: Longs, max_user: float | None) -> Bools:
     return counts <= (max_user if max_user >= 1 else np.quantile(counts[counts > 0], max_user))
 
 
-def group_facts(dedupe: str, audit: Sequence[AuditStep]) -> dict[str, Any]:
+def group_facts(
+    dedupe: str, audit: Sequence[AuditStep], session_gap: int | None = None
+) -> dict[str, Any]:
     """Return what a version says of how it came to be."""
-    return {"dedupe": dedupe, "audit": [list(step) for step in audit]}
+    facts = {"dedupe": dedupe, "audit": [list(step) for step in audit]}
+    return {**facts, "session_gap": session_gap} if session_gap else facts
 
 
 def write_groups(
@@ -284,9 +300,10 @@ def _write_ids(
 ) -> str:
     """Write the new ids of a vocabulary piece by piece and return the hash of all."""
     digest = IdHash()
-    whole = None if known is None else known.ids.dtype == np.int64
+    whole = None if known is None else known.dtype == np.int64
     if known is not None:
-        digest.update(known.ids)
+        for ids in known.pieces():
+            digest.update(ids)
     new = n - (len(known) if known is not None else 0)
     start = 0
     for ids in pieces:

@@ -8,8 +8,11 @@ import os
 import pickle
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from dask.tokenize import TokenizationError, tokenize
 
 from dasrec import blocks, files
 from dasrec.errors import DasrecError
@@ -118,6 +121,21 @@ def _recorded(record: str, spent: str, task: Task, *arguments: Any) -> Any:
     if spent:
         files.remove(spent)
     return result
+
+
+def job_key(*details: Any) -> str | None:
+    """Name a job by all that it depends on, so that the same call finds what a killed one left.
+
+    None if that cannot be told, since part of it is a function that Dask cannot compare.
+    """
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    # scratch is not synced to the disk, so it must not outlive the machine
+    machine = boot.read_text() if boot.exists() else ""
+    try:
+        token = tokenize(machine, version("dasrec"), *details, ensure_deterministic=True)
+    except TokenizationError:
+        return None
+    return str(token)[:12]
 
 
 @contextlib.contextmanager

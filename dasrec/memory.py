@@ -18,6 +18,14 @@ SCORE_CELLS = 2**22
 """Scores that a ranking task holds at a time: 16 MiB."""
 
 
+def piece_rows() -> int:
+    """Return how many rows of a binary format a task decodes at a time.
+
+    A row of two ids, a value and a time has some 32 bytes.
+    """
+    return max(1, READ_BYTES // 32)
+
+
 def block_cells(n_stored: int) -> int:
     """Return how many stored cells a block should have: at least 32 blocks when data allow it.
 

@@ -50,7 +50,6 @@ class Draft:
     kind : what is written
     overwrite : whether versions that are there may be replaced
     base : the version that the new one builds on; its groups stay, the new one comes after them
-    key : names a job that may go on with what a killed run of it has written
     """
 
     def __init__(
@@ -60,14 +59,11 @@ class Draft:
         *,
         overwrite: bool = False,
         base: Pointer | None = None,
-        key: str | None = None,
     ) -> None:
         self.url = files.absolute(url)
         self.kind = kind
         self.base = base
-        # on an object store nobody can tell whether another run of the job is writing just now
-        resumes = key is not None and files.is_local(self.url)
-        self.group = f"state-{key if resumes else files.token()}"
+        self.group = f"state-{files.token()}"
         self.versions = list_versions(self.url)
         if self.versions and not overwrite and base is None:
             msg = f"{url} exists already; pass overwrite=True (--overwrite) or choose another place"
@@ -85,6 +81,17 @@ class Draft:
         except BaseException:
             self.abandon()
             raise
+
+    def take_over(self, key: str) -> None:
+        """Write into the group of a job, in which a killed run of it may have begun.
+
+        The caller sees to it that no other run of the job is alive.
+        """
+        files.remove(self.group_url)
+        # the version is part of the name: the same job may have written what is there
+        self.group = f"state-{key}-{max(self.versions, default=0) + 1}"
+        with files.writing(self.url):
+            self.root.require_group(self.group)
 
     def _check_kind(self) -> None:
         """Refuse to replace a store by a model, or the other way round."""

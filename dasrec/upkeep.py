@@ -61,7 +61,9 @@ def compact(url: str | os.PathLike[str]) -> Interactions:
         }
         n_left = sum(block.n_cells for block in found)
         audit = [AuditStep("compact", whole.n_stored, n_left, f"version {whole.version}")]
-        facts = group_facts(whole.dedupe, [*audit, *_proofs(pointer)])
+        facts = group_facts(
+            whole.dedupe, [*audit, *_proofs(pointer)], pointer.facts.get("session_gap")
+        )
         write_groups(draft, found, whole.counts(ITEM_USERS), ids, facts, journal)
     return open_interactions(whole.url)
 

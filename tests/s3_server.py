@@ -99,7 +99,7 @@ class FaultyServer:
         fault = self._fault(environ)
         self.seen[fault] += 1
         if fault == "slow":
-            time.sleep(0.1)
+            time.sleep(0.05)
         # a body that is not read would be taken for the next request on the same connection
         if fault in _FAULTS:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))

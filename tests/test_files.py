@@ -13,6 +13,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -165,6 +166,32 @@ def test_a_tree_takes_the_place_of_another(place: str) -> None:
     assert not fs.exists(f"{path}/gone")
     assert not files.exists(source)
     assert len(fs.ls(files.locate(place)[1])) == 1  # nothing is left aside
+
+
+def test_where_nothing_is_renamed_the_mark_goes_first_and_comes_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = f"memory://{files.token()}"
+    for name in ("a", "b", "mark", "z"):
+        for folder in ("new", "old"):
+            files.replace(files.join(place, folder, name), folder.encode())
+    done = []
+    for verb in ("cp_file", "rm_file"):
+        original = getattr(MemoryFileSystem, verb)
+
+        def record(
+            fs: Any, *paths: str, verb: str = verb, original: Any = original, **options: Any
+        ) -> Any:
+            done.append((verb, paths[-1].removeprefix(place.removeprefix("memory:/"))))
+            return original(fs, *paths, **options)
+
+        monkeypatch.setattr(MemoryFileSystem, verb, record)
+    files.move(files.join(place, "new"), files.join(place, "old"), last="mark")
+    assert done[0] == ("rm_file", "/old/mark")
+    copied = [name for verb, name in done if verb == "cp_file"]
+    assert (sorted(copied[:3]), copied[3:]) == (["/old/a", "/old/b", "/old/z"], ["/old/mark"])
+    assert files.names(place) == {"old"}
+    files.remove(place)
 
 
 def test_a_tree_comes_back_when_another_cannot_take_its_place(

@@ -43,6 +43,7 @@ NO_UUIDS = [
     "x00000000-0000-0000-0000-000000000000",
     "{00000000-0000-0000-0000-000000000000",
     "uuid:00000000-0000-0000-0000-000000000000",
+    "0000000urn:uuid:0-0000-0000-0000-000000000000",
     "00000000-0000-0000-0000-000000000000\n00000000-0000-0000-0000-000000000000",
 ]
 
@@ -74,6 +75,7 @@ COLUMNS: dict[str, Any] = {
     "objects": pd.Series(KNOWN, dtype=object),
     "mixed": pd.Series([KNOWN[0], None, TEXTS[2]], dtype=object),
     "bytes": pd.Series(BYTES, dtype=object),
+    "arrow in pandas": pd.Series(pd.array(KNOWN, pd.ArrowDtype(pa.uuid()))),
     "categories": pd.Series(TEXTS, dtype="category"),
     "extension": pa.array(KNOWN, pa.uuid()),
     "chunks": pa.chunked_array([pa.array(KNOWN[:1], pa.uuid()), pa.array(KNOWN[1:], pa.uuid())]),
@@ -117,7 +119,8 @@ def test_an_index_stays_with_its_rows() -> None:
 def test_arrow_s_uuids_are_known_without_being_asked(tmp_path: Path) -> None:
     table = pa.table({"u": COLUMNS["extension"], "i": [1, 2, 3]})
     pq.write_table(table, tmp_path / "log.parquet")
-    for log in (table, tmp_path / "log.parquet"):
+    frame = pd.DataFrame({"u": COLUMNS["arrow in pandas"], "i": [1, 2, 3]})
+    for log in (table, tmp_path / "log.parquet", frame):
         events = read_events(log, user="u", item="i")
         assert events.kinds == {"user": "uuid", "item": "int64"}
         found = events.frame.compute()["user"]
@@ -142,12 +145,20 @@ def test_bytes_of_text_are_text(tmp_path: Path) -> None:
         assert found["user"].isna().tolist() == [False, True]
 
 
-def test_bytes_that_are_no_text_are_refused() -> None:
-    table = pa.table({"u": pa.array([b"\xff\xfe"]), "i": [1]})
-    events = read_events(table, user="u", item="i")
-    message = "the pyarrow Table: ids of 'u' are not all texts ("
-    with pytest.raises(InputError, match=re.escape(message)):
-        events.frame.compute()
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    table = pa.table({"u": pa.array([b"\xff" * 16], pa.binary(16)), "i": [1]})
+    pq.write_table(table, tmp_path / "log.parquet")
+    frame = pd.DataFrame({"u": [b"\xff" * 16], "i": [1]})
+    for log, where in (
+        (table, "the pyarrow Table"),
+        (tmp_path / "log.parquet",) * 2,
+        (frame, "the pandas DataFrame"),
+    ):
+        events = read_events(log, user="u", item="i")
+        with pytest.raises(InputError) as caught:
+            events.frame.compute()
+        assert str(caught.value).startswith(f"{where}: ids of 'u' are not all texts (")
+        assert str(caught.value).endswith('); pass ids="uuid" if they are UUIDs')
 
 
 def test_two_spellings_are_one_user_and_what_is_none_is_a_bad_row(tmp_path: Path) -> None:
@@ -170,6 +181,7 @@ def test_listed_ids_are_spelled_as_those_of_the_log() -> None:
     assert listed_ids(["7", 8, np.int64(9)], "int64", what="user") == (7, 8, 9)
     assert listed_ids(np.array([7]), "string", what="user") == ("7",)
     assert listed_ids([], "uuid", what="user") == ()
+    assert listed_ids("ann", "string", what="user") == ("ann",)
 
 
 @pytest.mark.parametrize(

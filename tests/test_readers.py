@@ -67,7 +67,7 @@ def check(events: Events, log: pd.DataFrame = LOG) -> list[list[pd.DataFrame]]:
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a piece be about 512 bytes of text or 32 rows."""
+    """Let a piece be about 512 bytes of text or 16 rows."""
     monkeypatch.setattr(memory, "READ_BYTES", 512)
 
 
@@ -138,8 +138,9 @@ def test_a_compressed_file_of_several_streams_is_read_whole(
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_stream_that_was_cut_off_is_refused(
-    tmp_path: Path, small_pieces: None, ending: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
+    monkeypatch.setattr(memory, "READ_BYTES", 2**15)
     many = b"who,what\n" + b"".join(b"%d,%d\n" % (n, n * n) for n in range(30_000))
     path = compressed(tmp_path / f"log.csv.{ending}", many)
     events = read_events(path, user="who", item="what")
@@ -172,7 +173,8 @@ def test_a_key_that_a_piece_lacks_is_missing_there(tmp_path: Path, small_pieces:
 def test_a_large_row_group_is_read_in_pieces(tmp_path: Path, small_pieces: None) -> None:
     pq.write_table(TABLE, tmp_path / "log.parquet", row_group_size=200)
     parts = check(read_events(tmp_path / "log.parquet", **COLUMNS))
-    assert [[len(piece) for piece in part] for part in parts] == [[32] * 6 + [8], [32] * 3 + [4]]
+    assert memory.piece_rows() == 16
+    assert [[len(piece) for piece in part] for part in parts] == [[16] * 12 + [8], [16] * 6 + [4]]
 
 
 @pytest.mark.parametrize("compression", ["uncompressed", "lz4", "zstd"])
@@ -364,6 +366,17 @@ def test_pseudonyms_reach_the_pieces(tmp_path: Path, small_pieces: None, kind: s
 
 def users_of(source: Any) -> list[str]:
     return [user for piece in read_pieces(source) for user in piece["user"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["csv", "gz", "pandas", "arrow", "dask"])
+def test_sources_go_to_other_processes(
+    tmp_path: Path, cluster_client: Any, small_pieces: None, kind: str
+) -> None:
+    events = read_events(logs(tmp_path)[kind], **COLUMNS)
+    hidden = pseudonymise(events, key=b"k" * 32)
+    found = blocks.run(users_of, [(source,) for source in hidden.sources], name="users")
+    assert [user for part in found for user in part] == hidden.frame.compute()["user"].tolist()
 
 
 def test_sources_of_a_frame_that_was_put_in_are_its_own(tmp_path: Path) -> None:

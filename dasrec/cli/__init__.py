@@ -60,6 +60,7 @@ def main(ctx: click.Context, verbose: bool, spec: str) -> None:
 for command in (
     start.demo_command,
     stores.ingest_command,
+    stores.plan_command,
     stores.info_command,
     stores.compact_command,
     stores.forget_command,

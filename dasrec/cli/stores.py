@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from dasrec import files
 from dasrec.cli.options import SectionCommand, SectionOption, as_json_option, overwrite_option
 from dasrec.console import show, show_audit, show_facts
 from dasrec.errors import InputError, StoreError
+from dasrec.memory import gigabytes
 
 
 def _option(section: str, *names: str, **settings: Any) -> Any:
@@ -30,56 +31,81 @@ _secret = partial(_option, "Pseudonyms")
 _id_kinds = click.Choice(["auto", "int64", "string", "uuid"])
 
 
+_LOG_OPTIONS = (
+    _column("--user", required=True, help="The user's id."),
+    _column("--item", required=True, help="The item's id."),
+    _column("--value", help="Rating or weight, or type of event; without it each event weighs 1."),
+    _choice(
+        "--weight",
+        "weights",
+        multiple=True,
+        metavar="TYPE=N",
+        help="What a type of event in --value weighs; other types are bad rows. May be repeated.",
+    ),
+    _column("--timestamp", help="The time."),
+    _choice(
+        "--timestamp-unit",
+        type=click.Choice(["s", "ms", "us", "ns"]),
+        default="s",
+        help="What numeric timestamps count since 1970.",
+    ),
+    _choice(
+        "--ids", type=_id_kinds, default="auto", help="What ids are; auto: see the first rows."
+    ),
+    _choice("--user-ids", type=_id_kinds, help="The same for users alone."),
+    _choice("--item-ids", type=_id_kinds, help="The same for items alone."),
+    _which(
+        "--since", metavar="TIME", help="Events from then on, as 2026-01-31 or 2026-01-31T12:00."
+    ),
+    _which("--until", metavar="TIME", help="Events before then; UTC unless it says otherwise."),
+    _which("--value-range", type=float, nargs=2, metavar="LOW HIGH", help="Values, ends included."),
+    _which("--keep-users", help="Events of these users alone: a file with one id a line."),
+    _which("--keep-items", help="Events of these items alone."),
+    _which("--drop-users", help="No events of these users."),
+    _which("--drop-items", help="No events of these items."),
+    _rule(
+        "--bad-rows",
+        type=click.Choice(["error", "drop"]),
+        default="error",
+        help="What to do with rows that cannot be read.",
+    ),
+    _rule("--max-user", type=float, help="Most events of a user; below 1, the share to keep."),
+    _rule("--session-gap", metavar="TIME", help="Rows are sessions, which end with a pause."),
+    _rule(
+        "--dedupe",
+        type=click.Choice(["last", "first", "sum", "max", "mean", "error"]),
+        default="last",
+        help="What to keep of several events of one user with one item.",
+    ),
+    _rule("--min-user", type=int, default=1, help="Least cells of a user."),
+    _rule("--min-item", type=int, default=1, help="Least cells of an item."),
+    _secret(
+        "--key-file",
+        metavar="FILE",
+        help="Hash user ids with the 16 to 64 secret bytes in it.",
+    ),
+    _secret("--key-env", metavar="VARIABLE", help="The same with those of a variable."),
+)
+
+
+def _log_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command all options that say how a log is read and cleaned."""
+    for option in reversed(_LOG_OPTIONS):
+        command = option(command)
+    return command
+
+
+_memory_option = click.option(
+    "--memory", metavar="SIZE", help="What this process, or each worker, may hold, like 2GB."
+)
+
+
 @click.command("ingest", cls=SectionCommand)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.argument("store")
-@_column("--user", required=True, help="The user's id.")
-@_column("--item", required=True, help="The item's id.")
-@_column("--value", help="Rating or weight, or type of event; without it each event weighs 1.")
-@_choice(
-    "--weight",
-    "weights",
-    multiple=True,
-    metavar="TYPE=N",
-    help="What a type of event in --value weighs; other types are bad rows. May be repeated.",
-)
-@_column("--timestamp", help="The time.")
-@_choice(
-    "--timestamp-unit",
-    type=click.Choice(["s", "ms", "us", "ns"]),
-    default="s",
-    help="What numeric timestamps count since 1970.",
-)
-@_choice("--ids", type=_id_kinds, default="auto", help="What ids are; auto: the first rows decide.")
-@_choice("--user-ids", type=_id_kinds, help="The same for users alone.")
-@_choice("--item-ids", type=_id_kinds, help="The same for items alone.")
-@_which("--since", metavar="TIME", help="Events from then on, like 2026-01-31 or 2026-01-31T12:00.")
-@_which("--until", metavar="TIME", help="Events before then; UTC unless it says otherwise.")
-@_which("--value-range", type=float, nargs=2, metavar="LOW HIGH", help="Values, ends included.")
-@_which("--keep-users", help="Events of these users alone: a file with one id a line.")
-@_which("--keep-items", help="Events of these items alone.")
-@_which("--drop-users", help="No events of these users.")
-@_which("--drop-items", help="No events of these items.")
-@_rule(
-    "--bad-rows",
-    type=click.Choice(["error", "drop"]),
-    default="error",
-    help="What to do with rows that cannot be read.",
-)
+@_log_options
 @_rule("--quarantine", metavar="FOLDER", help="Keep bad rows there, with their place and why.")
-@_rule("--max-user", type=float, help="Most events of a user; below 1, the share of users to keep.")
-@_rule(
-    "--dedupe",
-    type=click.Choice(["last", "first", "sum", "max", "mean", "error"]),
-    default="last",
-    help="What to keep of several events of one user with one item.",
-)
-@_rule("--min-user", type=int, default=1, help="Least cells of a user.")
-@_rule("--min-item", type=int, default=1, help="Least cells of an item.")
-@_secret(
-    "--key-file", metavar="FILE", help="Hash user ids with the 16 to 64 secret bytes of this file."
-)
-@_secret("--key-env", metavar="VARIABLE", help="The same with those of an environment variable.")
+@_memory_option
 @overwrite_option
 @click.option("--append", is_flag=True, help="Add to the store that is there: a new version.")
 @as_json_option
@@ -87,6 +113,7 @@ def ingest_command(
     inputs: tuple[str, ...],
     store: str,
     quarantine: str | None,
+    memory: str | None,
     overwrite: bool,
     append: bool,
     as_json: bool,
@@ -103,14 +130,12 @@ def ingest_command(
             "--append adds to a store; leave out --quarantine and --overwrite, which make a new one"
         )
         raise InputError(msg)
-    if options["max_user"] is not None and options["max_user"].is_integer():
-        options["max_user"] = int(options["max_user"])  # a count, as the audit shows it
-    events = dasrec.clean(_chosen(_read(inputs, options), options), **options)
+    events = _cleaned(inputs, options)
     if append:
-        interactions = dasrec.append_interactions(events, store)
+        interactions = dasrec.append_interactions(events, store, memory=memory)
     else:
         interactions = dasrec.write_interactions(
-            events, store, overwrite=overwrite, quarantine=quarantine
+            events, store, overwrite=overwrite, quarantine=quarantine, memory=memory
         )
 
     def human() -> None:
@@ -118,6 +143,37 @@ def ingest_command(
         click.echo(repr(interactions))
 
     show(_store_record(interactions), as_json=as_json, human=human)
+
+
+@click.group("plan")
+def plan_command() -> None:
+    """Say what a command will take, before anything runs."""
+
+
+@plan_command.command("ingest", cls=SectionCommand)
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@_log_options
+@_memory_option
+@as_json_option
+def plan_ingest_command(
+    inputs: tuple[str, ...], memory: str | None, as_json: bool, **options: Any
+) -> None:
+    """Say how many tasks and bytes an ingest of these logs will take, and its peak of memory.
+
+    \b
+    Example:  dasrec plan ingest ratings.csv --user userId --item movieId --memory 2GB
+    """
+    record = dasrec.plan_ingest(_cleaned(inputs, options), memory=memory).as_record()
+    facts = {
+        key: gigabytes(value) if key.endswith("_bytes") else value for key, value in record.items()
+    }
+    show(record, as_json=as_json, human=lambda: show_facts("Plan", facts))
+
+
+def _cleaned(inputs: Sequence[str], options: dict[str, Any]) -> dasrec.Events:
+    if options["max_user"] is not None and options["max_user"].is_integer():
+        options["max_user"] = int(options["max_user"])  # a count, as the audit shows it
+    return dasrec.clean(_chosen(_read(inputs, options), options), **options)
 
 
 def _read(inputs: Sequence[str], options: dict[str, Any]) -> dasrec.Events:
@@ -158,6 +214,8 @@ def _chosen(events: dasrec.Events, options: dict[str, Any]) -> dasrec.Events:
         for side in ("users", "items"):
             if (path := options.pop(f"{word}_{side}")) is not None:
                 events = choose(events, **{side: _listed(path)})
+    if gap := options.pop("session_gap"):
+        events = dasrec.by_session(events, gap=gap)
     key = _key(options.pop("key_file"), options.pop("key_env"))
     return events if key is None else dasrec.pseudonymise(events, key=key)
 

@@ -149,6 +149,27 @@ def sort_cells(
     return order, starts
 
 
+def cut_sessions(rows: Ints, timestamps: Longs, n_rows: int, gap: int) -> tuple[Ints, Longs, Longs]:
+    """Cut the events of each row wherever they pause for longer than ``gap``.
+
+    Returns
+    -------
+    sessions : int32, shape (n,)
+        The session of each event, numbered by row and time.
+    counts : int64, shape (n_rows,)
+        Sessions of each row.
+    starts : int64, shape (n_sessions,)
+        The first timestamp of each session.
+    """
+    order = np.lexsort((timestamps, rows))
+    ordered, times = rows[order], timestamps[order]
+    new = np.ones(len(order), np.bool_)
+    new[1:] = (ordered[1:] != ordered[:-1]) | (times[1:] - times[:-1] > gap)
+    sessions = np.empty(len(order), np.int32)
+    sessions[order] = np.cumsum(new) - 1
+    return sessions, np.bincount(ordered[new], minlength=n_rows), times[new]
+
+
 def collapse(starts: Longs, values: Floats, policy: str) -> Floats:
     """Make one value of each run of duplicates.
 

@@ -16,10 +16,20 @@ from dasrec.checks import check_columns
 from dasrec.errors import InputError
 from dasrec.readers.base import Format, Log, Part, decoding
 from dasrec.readers.binary import ArrowFile, Parquet
-from dasrec.readers.given import is_table, name_of, open_table
+from dasrec.readers.given import ArrowTable, is_table, name_of, open_table
 from dasrec.readers.text import Delimited, JsonLines, is_compressed
 
-__all__ = ["Log", "Part", "find_files", "is_table", "name_of", "open_log", "open_table"]
+__all__ = [
+    "ArrowTable",
+    "Log",
+    "Part",
+    "Paths",
+    "find_files",
+    "is_table",
+    "name_of",
+    "open_log",
+    "open_table",
+]
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".inter", ".data")
 JSON_SUFFIXES = (".jsonl", ".ndjson")
@@ -28,7 +38,10 @@ ARROW_SUFFIXES = (".arrow", ".feather")
 SUFFIXES = TEXT_SUFFIXES + JSON_SUFFIXES + PARQUET_SUFFIXES + ARROW_SUFFIXES
 
 
-def find_files(paths: Any) -> list[str]:
+type Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def find_files(paths: Paths) -> list[str]:
     """Turn a path, URL, glob or folder, or a list of them, into files of known types, sorted.
 
     Raises
@@ -36,7 +49,7 @@ def find_files(paths: Any) -> list[str]:
     InputError
         Nothing matches, a file is empty, or it is of an unknown type; or it is no path at all.
     """
-    given = list(paths) if isinstance(paths, (list, tuple)) else [paths]
+    given: list[Any] = list(paths) if isinstance(paths, (list, tuple)) else [paths]
     for odd in (each for each in given if not isinstance(each, (str, os.PathLike))):
         msg = f"there is a {type(odd).__name__}; expected a path, a URL, a list of them, or a table"
         raise InputError(msg)
@@ -119,7 +132,12 @@ def open_log(found: Sequence[str], columns: Sequence[str]) -> Log:
         with decoding(path):
             parts += kind.parts(path)
     read = partial(_read, kind, inside, outside)
-    return Log(parts or [Part(found[0])], read, values, _stamp(found))
+    count = partial(_count, kind, found)
+    return Log(parts or [Part(found[0])], read, values, _stamp(found), count)
+
+
+def _count(kind: Format, found: Sequence[str]) -> int:
+    return sum(kind.count(path) for path in found)
 
 
 def _stamp(found: Sequence[str]) -> str:

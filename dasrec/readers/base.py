@@ -11,10 +11,8 @@ from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
-from dasrec import files, memory
+from dasrec import files
 from dasrec.errors import InputError
-
-_ROW_BYTES = 16  # two million rows at 32 MB; a row of two ids, value and time has some 32
 
 
 class Part(NamedTuple):
@@ -34,12 +32,14 @@ class Log(NamedTuple):
     read : gives a part as tables, one after the other, so that a task holds one of them
     first : some values of each column
     stamp : changes when the files do
+    count_rows : says about how many rows there are, looking at no more than heads
     """
 
     parts: list[Any]
     read: Callable[[Any], Iterator[Any]]
     first: Mapping[str, Any]
     stamp: str = ""
+    count_rows: Callable[[], int] | None = None
 
 
 class Format(Protocol):
@@ -53,6 +53,10 @@ class Format(Protocol):
         """Cut a file into parts."""
         ...
 
+    def count(self, path: str) -> int:
+        """Say about how many rows a file has, looking at no more than its head."""
+        ...
+
     def first(self, path: str, columns: Sequence[str]) -> pa.Table:
         """Return the first rows of a file."""
         ...
@@ -60,11 +64,6 @@ class Format(Protocol):
     def read(self, part: Part, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Yield a part in pieces of bounded size."""
         ...
-
-
-def piece_rows() -> int:
-    """Return how many rows of a binary format a piece may have."""
-    return max(1, memory.READ_BYTES // _ROW_BYTES)
 
 
 def no_rows(columns: Sequence[str]) -> pa.Table:

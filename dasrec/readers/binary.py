@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from dasrec import files, memory
 from dasrec.checks import check_columns
-from dasrec.readers.base import Part, piece_rows
+from dasrec.memory import piece_rows
+from dasrec.readers.base import Part
 
 _FIRST_ROWS = 1024
 _BUFFER_BYTES = 4 * 2**20  # of each column, as it is stored
@@ -35,6 +36,11 @@ class Parquet:
         """Give each row group a part."""
         with _parquet(path) as file:
             return [Part(path, group) for group in range(file.num_row_groups)]
+
+    def count(self, path: str) -> int:
+        """Return how many rows a file has."""
+        with _parquet(path) as file:
+            return int(file.metadata.num_rows)
 
     def first(self, path: str, columns: Sequence[str]) -> pa.Table:
         """Return the first rows."""
@@ -77,6 +83,12 @@ class ArrowFile:
         fs, inside = files.locate(path)
         step = max(1, memory.READ_BYTES * n // fs.size(inside))
         return [Part(path, start, min(start + step, n)) for start in range(0, n, step)]
+
+    def count(self, path: str) -> int:
+        """Judge the rows of a file by its first record batch."""
+        with _arrow(path) as file:
+            n = file.num_record_batches
+            return n * int(file.get_batch(0).num_rows) if n else 0
 
     def first(self, path: str, columns: Sequence[str]) -> pa.Table:
         """Return the first rows."""

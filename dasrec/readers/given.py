@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import pandas as pd
 import pyarrow as pa
@@ -15,6 +16,14 @@ from dasrec.errors import InputError
 from dasrec.readers.base import Log
 
 _LEAST_ROW_BYTES = 64  # what pandas says of texts is not what they take
+
+
+class ArrowTable(Protocol):
+    """A table that any library can take over without a copy: the Arrow PyCapsule interface."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Return a capsule with a stream of record batches."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,8 @@ def open_table(given: Any, columns: Sequence[str]) -> Log:
         rows = max(1, memory.READ_BYTES // width)
         slices = [table.slice(at, rows) for at in range(0, len(table), rows)]
     parts = [Slice(each) for each in slices or [table]]
-    return Log(parts, _read, {name: table[name] for name in columns})
+    first = {name: table[name] for name in columns}
+    return Log(parts, _read, first, count_rows=partial(int, len(table)))
 
 
 def _with_objects(table: pa.Table, given: Any) -> pa.Table:
