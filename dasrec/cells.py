@@ -24,10 +24,10 @@ from dasrec.kernels.csr import (
     scatter,
     sort_cells,
 )
+from dasrec.numbering import MergedIds
 from dasrec.scan import Scan
 from dasrec.schema import DATA, INDICES, ITEM, TIMESTAMP, TIMESTAMPS, USER, USER_ITEMS, VALUE
 from dasrec.typing import Bools, Longs, Side
-from dasrec.vocabulary import MergedIds
 
 Columns = dict[str, NDArray[Any]]
 

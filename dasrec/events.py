@@ -169,6 +169,7 @@ def read_pieces(source: Source | pd.DataFrame) -> Iterator[pd.DataFrame]:
         yield _changed(frame, reader.changes)
     if not begun:
         yield _changed(_meta(reader.layout), reader.changes)
+    pa.default_memory_pool().release_unused()  # other steps do not use what Arrow keeps for later
 
 
 def _changed(frame: pd.DataFrame, changes: Sequence[FrameChange]) -> pd.DataFrame:

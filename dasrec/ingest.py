@@ -25,6 +25,7 @@ from dasrec.events import Events
 from dasrec.interactions import Interactions, open_interactions
 from dasrec.journal import Journal, job_key, resuming
 from dasrec.kernels.csr import rows_of
+from dasrec.numbering import merge_ids
 from dasrec.plan import allowed_tasks, check_held
 from dasrec.scan import judge, scan_log
 from dasrec.schema import (
@@ -39,7 +40,7 @@ from dasrec.schema import (
 )
 from dasrec.sessions import number_sessions, session_ids
 from dasrec.typing import Bools, Ids, Longs
-from dasrec.vocabulary import IdHash, Vocabulary, merge_ids
+from dasrec.vocabulary import IdHash, Vocabulary
 
 logger = logging.getLogger(__name__)
 

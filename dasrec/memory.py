@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+from typing import Any
+
 import psutil
 
 from dasrec.errors import BudgetError
+
+_trim: Any = None
+with contextlib.suppress(OSError, AttributeError):
+    _trim = ctypes.CDLL("libc.so.6").malloc_trim  # glibc alone has it
 
 READ_BYTES = 32 * 2**20
 """Bytes of a log that one task parses; parsing takes about eight times as much."""
@@ -37,6 +45,15 @@ def block_cells(n_stored: int) -> int:
 def limit() -> int:
     """Return the bytes that this process may still take from the machine."""
     return int(psutil.virtual_memory().available)
+
+
+def release() -> None:
+    """Give memory that the allocator keeps for later back to the system, where it can be asked to.
+
+    Threads that come and go leave it cut up: an ingest then holds a third more than it uses.
+    """
+    if _trim is not None:
+        _trim(0)
 
 
 def check_fits(need: int, *, limit: int, what: str, remedy: str) -> None:

@@ -10,14 +10,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dasrec import columns, files
-from dasrec.clean import FAULTS, AuditStep, row_faults, row_rules
+from dasrec.clean import FAULTS, AuditStep, fault_names, row_faults, row_rules
 from dasrec.columns import Codec
 from dasrec.errors import InputError
 from dasrec.events import CleanRules, Events, read_pieces
 from dasrec.journal import Journal
+from dasrec.numbering import IdFiles, factorize, save_ids
 from dasrec.schema import ITEM, TIMESTAMP, USER, VALUE
 from dasrec.typing import Longs
-from dasrec.vocabulary import IdFiles, factorize, save_ids
 
 
 class Scan(NamedTuple):
@@ -35,8 +35,9 @@ class Scan(NamedTuple):
 
 def scan_log(events: Events, journal: Journal, quarantine: str | None = None) -> list[Scan]:
     """Scan every part of a log, one task each; bad rows go to ``quarantine`` if it is named."""
+    names = fault_names(events)
     arguments = [
-        (source, events.rules, journal.path(f"scan-{part}"), part, quarantine)
+        (source, events.rules, journal.path(f"scan-{part}"), part, quarantine, names)
         for part, source in enumerate(events.sources)
     ]
     return [
@@ -52,7 +53,8 @@ def judge(scans: Sequence[Scan], events: Events) -> list[AuditStep]:
         raise InputError(msg)
     faults = np.sum([scan.faults for scan in scans], axis=0)
     if faults.any() and events.rules.bad_rows == "error":
-        reasons = "; ".join(f"{n} x {why}" for n, why in zip(faults, FAULTS, strict=True) if n)
+        names = fault_names(events)
+        reasons = "; ".join(f"{n} x {why}" for n, why in zip(faults, names, strict=True) if n)
         example = next(scan.example for scan in scans if scan.example)
         msg = (
             f"{events.source} has {faults.sum()} bad rows of {rows}: {reasons}. "
@@ -61,7 +63,7 @@ def judge(scans: Sequence[Scan], events: Events) -> list[AuditStep]:
         )
         raise InputError(msg)
     audit = [AuditStep("read", rows, rows, events.source)]
-    for number, why in zip(faults.tolist(), FAULTS, strict=True):
+    for number, why in zip(faults.tolist(), fault_names(events), strict=True):
         audit.append(AuditStep("bad rows", rows, rows - number, why))
         rows -= number
     for number, rule in enumerate(row_rules(events.rules)):
@@ -75,17 +77,24 @@ def judge(scans: Sequence[Scan], events: Events) -> list[AuditStep]:
 
 
 def _scan_part(
-    source: Any, rules: CleanRules, folder: str, part: int, quarantine: str | None = None
+    source: Any,
+    rules: CleanRules,
+    folder: str,
+    part: int,
+    quarantine: str | None = None,
+    names: Sequence[str] = FAULTS,
 ) -> list[Scan]:
     """Scan one part piece by piece, so that memory is bounded however large the part is."""
     scans: list[Scan] = []
     for frame in read_pieces(source):
         faults = row_faults(frame)
         if quarantine is not None and (faults >= 0).any():
-            _quarantine(frame, faults, files.join(quarantine, f"part-{part:05}-{len(scans)}"), part)
+            place = files.join(quarantine, f"part-{part:05}-{len(scans)}.parquet")
+            reasons = np.array(names, object)[faults[faults >= 0]]
+            _quarantine(frame[faults >= 0].assign(part=part, reason=reasons), place)
         first_row = sum(scan.n_rows for scan in scans)
-        place = f"of part {part + 1}"
-        scans.append(_scan(frame, faults, rules, f"{folder}-{len(scans)}", (first_row, place)))
+        where = (first_row, f"of part {part + 1}")
+        scans.append(_scan(frame, faults, rules, f"{folder}-{len(scans)}", where))
     return scans
 
 
@@ -114,14 +123,11 @@ def _scan(
     return Scan(folder, len(frame), counts, dropped, example, codecs, saved[USER], saved[ITEM])
 
 
-def _quarantine(frame: pd.DataFrame, faults: NDArray[np.int8], path: str, part: int) -> None:
+def _quarantine(rows: pd.DataFrame, path: str) -> None:
     """Keep bad rows as they were read, each with its place and the reason."""
-    bad = faults >= 0
-    rows = frame[bad]
-    reasons = np.array(FAULTS, object)[faults[bad]]
-    content = rows.assign(part=part, row=rows.index, reason=reasons).to_parquet(index=False)
+    content = rows.assign(row=rows.index).to_parquet(index=False)
     with files.writing(path):
-        files.replace(f"{path}.parquet", content)
+        files.replace(path, content)
 
 
 def _numbered(

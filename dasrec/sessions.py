@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from dasrec import files
 from dasrec.cells import SESSION_COUNTS, SESSION_STARTS, CellBlock
+from dasrec.numbering import MergedIds
 from dasrec.typing import Bools, Ids, Longs
-from dasrec.vocabulary import MergedIds
 
 
 def number_sessions(found: Sequence[CellBlock]) -> list[CellBlock]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Literal
@@ -38,6 +39,9 @@ RUN_STARTS, RUN_ENDS = "_run_starts", "_run_ends"
 CELL_TYPES: Mapping[str, Any] = {DATA: np.float32, INDICES: np.int32, TIMESTAMPS: np.int64}
 _EMPTY_TOO: Any = {"write_empty_chunks": True}
 _SMALL = (ZstdCodec(level=3), Crc32cCodec())
+_ZARR_ENDS = 0.1
+"""Seconds in which Zarr's threads end what they had begun when another write of theirs failed."""
+
 _OURS = ("zarr.json", "state-", "scratch-", "version-", ".version-")
 
 
@@ -215,6 +219,7 @@ class Draft:
         with contextlib.suppress(StoreError):
             if self.group in read_pointer(self.url, self.kind).groups:
                 return
+        time.sleep(_ZARR_ENDS)  # it would put back what is removed
         files.remove(self.group_url)
         if not versions:
             files.remove(self.url)

@@ -44,12 +44,12 @@ from dasrec import (
     files,
     interactions_from_scipy,
     memory,
+    numbering,
     open_interactions,
     read_events,
     scan,
     store,
     verify,
-    vocabulary,
     write_interactions,
 )
 from dasrec.events import Events
@@ -66,8 +66,8 @@ def small_blocks(cells_in_block: int = 3) -> Iterator[None]:
     """Make blocks, shards and vocabulary ranges so small that a few rows need several."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "LEAST_BLOCK_CELLS", cells_in_block)
-        patch.setattr(vocabulary, "ID_ROWS", 2)
-        patch.setattr(vocabulary, "MERGE_ROWS", 4)
+        patch.setattr(numbering, "ID_ROWS", 2)
+        patch.setattr(numbering, "MERGE_ROWS", 4)
         patch.setattr(store, "CHUNK_CELLS", 4 * cells_in_block)
         patch.setattr(store, "SHARD_CELLS", 8 * cells_in_block)
         yield
@@ -530,7 +530,7 @@ def test_a_full_disk_leaves_the_state_before(
 
 STEPS: dict[str, tuple[Any, str]] = {
     "scan": (scan, "_scan_part"),
-    "merge": (vocabulary, "_merge_range"),
+    "merge": (numbering, "_merge_range"),
     "map": (cells, "_encode"),
     "reduce": (cells, "_reduce"),
     "turn": (cells, "_turn_map"),

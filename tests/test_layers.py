@@ -25,6 +25,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("events",),
     ("clean",),
     ("vocabulary",),
+    ("numbering",),
     ("store",),
     ("segments",),
     ("plan",),

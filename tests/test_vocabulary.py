@@ -14,19 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dasrec import files, vocabulary
+from dasrec import files, numbering
 from dasrec.errors import InputError
 from dasrec.journal import Journal
-from dasrec.vocabulary import (
-    IdHash,
-    MergedIds,
-    Vocabulary,
-    as_ids,
-    content_hash,
-    factorize,
-    merge_ids,
-    save_ids,
-)
+from dasrec.numbering import MergedIds, factorize, merge_ids, save_ids
+from dasrec.vocabulary import IdHash, Vocabulary, as_ids, content_hash
 from tests.strategies import TEXT_IDS
 
 texts = st.sampled_from(TEXT_IDS)
@@ -241,8 +233,8 @@ def test_parts_are_merged_as_if_they_were_one(
     whole = isinstance(drawn[0], int)
     wanted = sorted(set(drawn))
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as scratch:
-        patch.setattr(vocabulary, "ID_ROWS", sizes[0])
-        patch.setattr(vocabulary, "MERGE_ROWS", sizes[1])
+        patch.setattr(numbering, "ID_ROWS", sizes[0])
+        patch.setattr(numbering, "MERGE_ROWS", sizes[1])
         merged = merge(parts, scratch, whole=whole)
         if sizes == (1, 1):
             assert len(merged.ranges) >= len(wanted)  # an id a range: the cuts took effect
@@ -265,8 +257,8 @@ def test_known_ids_keep_their_numbers_and_new_ones_follow(
     known = data.draw(st.lists(wholes if whole else texts, unique=True))
     every = known + [each for each in sorted(set(drawn)) if each not in known]
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as scratch:
-        patch.setattr(vocabulary, "ID_ROWS", 2)
-        patch.setattr(vocabulary, "MERGE_ROWS", 4)
+        patch.setattr(numbering, "ID_ROWS", 2)
+        patch.setattr(numbering, "MERGE_ROWS", 4)
         empty = np.array([], np.int64 if whole else object)
         held = Vocabulary(as_ids(known) if known else empty, "user")
         merged = merge(parts, scratch, whole=whole).after(held)
