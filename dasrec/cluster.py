@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
+import dask
 import psutil
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
@@ -19,6 +20,9 @@ from dasrec.errors import InputError
 
 # a terminal sends Ctrl-C to the workers too; this process is who stops them
 _LEAVE_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+# Dask makes workers give memory back at once, and glibc then asks the system anew for each array of
+# over 128 kB, which takes as long as working on it; 32 MB is the most that glibc allows
+_ALLOCATOR = {"distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * 2**20}
 PACKAGES = ("dasrec", "dask", "distributed", "zarr", "numpy", "scipy", "numba", "pyarrow", "xarray")
 
 
@@ -46,6 +50,7 @@ def connect(spec: str = "threads") -> Iterator[Client | None]:
     elif (n := _processes(spec)) > 0:
         threads = max(1, CPU_COUNT // n)
         with (
+            dask.config.set(_ALLOCATOR),
             LocalCluster(
                 n_workers=n,
                 threads_per_worker=threads,

@@ -31,8 +31,9 @@ from dasrec.versions import pointer_name as pointer_name
 from dasrec.versions import publish as publish
 from dasrec.versions import read_pointer as read_pointer
 
-CHUNK_CELLS = 2**18
+CHUNK_CELLS = 2**17
 SHARD_CELLS = 2**22
+INDEX_CHUNK = 2**16  # each block that is read decodes one or two
 RUN_STARTS, RUN_ENDS = "_run_starts", "_run_ends"
 """What follows the name of an array of ids in the names of the arrays that let readers search."""
 
@@ -139,7 +140,7 @@ class Draft:
                 group.create_array(
                     name,
                     data=values,
-                    chunks=(min(CHUNK_CELLS, len(values)),),
+                    chunks=(min(INDEX_CHUNK, len(values)),),
                     compressors=_SMALL,
                     config=_EMPTY_TOO,
                     overwrite=True,
