@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from dasrec import files, memory
-from dasrec.columns import Codec, narrow, widen
+from dasrec.columns import Codec, narrow, same, widen
 from dasrec.kernels.csr import places, scatter
 from dasrec.typing import Ints, Longs, Task
 
@@ -161,20 +161,34 @@ def write_pieces(
 
 def read_pieces(pieces: Sequence[Pieces], bucket: int) -> dict[str, NDArray[Any]]:
     """Gather one bucket from all map tasks, in their order, by one range read each."""
+    groups: list[list[Pieces]] = []
+    for piece in pieces:  # what is kept alike is read into one array
+        if not groups or not _alike(groups[-1][-1], piece):
+            groups.append([])
+        groups[-1].append(piece)
+    parts = [_read_alike(group, bucket) for group in groups]
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _alike(one: Pieces, other: Pieces) -> bool:
+    return all(same(codec, other.codecs[name]) for name, codec in one.codecs.items())
+
+
+def _read_alike(pieces: Sequence[Pieces], bucket: int) -> dict[str, NDArray[Any]]:
     sizes = [int(piece.offsets[bucket + 1] - piece.offsets[bucket]) for piece in pieces]
-    columns = {name: np.empty(sum(sizes), codec.dtype) for name, codec in pieces[0].codecs.items()}
+    codecs = pieces[0].codecs
+    kept = {
+        name: [np.empty(sum(sizes), word) for word in codec.words] for name, codec in codecs.items()
+    }
+    arrays = list(chain.from_iterable(kept.values()))
     start = 0
     for piece, size in zip(pieces, sizes, strict=True):
-        kept = {
-            name: [np.empty(size, word) for word in codec.words]
-            for name, codec in piece.codecs.items()
-        }
         first = int(piece.offsets[bucket]) * piece.row_bytes
-        files.read_into(piece.path, first, *chain.from_iterable(kept.values()))
-        for name, codec in piece.codecs.items():
-            columns[name][start : start + size] = widen(kept[name], codec)
+        files.read_into(piece.path, first, *(each[start : start + size] for each in arrays))
         start += size
-    return columns
+    return {name: widen(kept[name], codec) for name, codec in codecs.items()}
 
 
 def track(n: int, *, name: str) -> Iterator[int]:

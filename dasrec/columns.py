@@ -16,6 +16,7 @@ from dasrec.kernels.hashing import few_values
 
 Arrays = list[NDArray[Any]]
 _WORD = 2**32
+_STEP = 2**40  # of microseconds: some 13 days
 
 
 class Codec(NamedTuple):
@@ -32,6 +33,12 @@ class Codec(NamedTuple):
         return sum(np.dtype(word).itemsize for word in self.words)
 
 
+def same(one: Codec, other: Codec) -> bool:
+    """Say whether two columns are kept alike."""
+    books = [b"" if each.book is None else each.book.tobytes() for each in (one, other)]
+    return one[:3] == other[:3] and books[0] == books[1]
+
+
 def narrow(values: NDArray[Any]) -> tuple[Arrays, Codec]:
     """Return the arrays that keep a column of int32, int64 or float32, and how to :func:`widen`."""
     kind = values.dtype.str
@@ -39,8 +46,10 @@ def narrow(values: NDArray[Any]) -> tuple[Arrays, Codec]:
         codes, book = few_values(values)
         kept, low = [codes if len(book) else values], 0
         return kept, Codec(kind, (kept[0].dtype.str,), low, book if len(book) else None)
-    low = int(values.min()) if len(values) else 0
-    span = int(values.max()) - low if len(values) else 0
+    low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+    # parts of one column shall have the same codec, if possible: they are then widened as one
+    low = 0 if 0 <= low <= high - low else low // _STEP * _STEP if high - low >= _WORD else low
+    span = high - low
     unsigned = np.dtype(f"u{values.itemsize}").type
     # modulo 2**n, so that no difference is too large
     above = values.view(unsigned) - unsigned(low % 2 ** (8 * values.itemsize))

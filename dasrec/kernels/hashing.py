@@ -86,6 +86,35 @@ def _first_codes(values: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[
 
 
 @njit(cache=True, nogil=True)
+def _ranks(distinct: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Rank distinct integers and sort them: a radix sort of as many 11-bit digits as they need."""
+    n = distinct.shape[0]
+    low, high = distinct.min(), distinct.max()
+    span = np.uint64(high) - np.uint64(low)  # modulo 2**64, so no difference is too large
+    order, other = np.arange(n, dtype=np.int32), np.empty(n, np.int32)
+    shift = np.uint64(0)
+    while shift < np.uint64(64) and (span >> shift) > np.uint64(0):
+        following = np.zeros(2049, np.int64)
+        for i in range(n):
+            key = np.uint64(distinct[order[i]]) - np.uint64(low)
+            following[np.int64((key >> shift) & np.uint64(2047)) + 1] += 1
+        for digit in range(2048):
+            following[digit + 1] += following[digit]
+        for i in range(n):
+            key = np.uint64(distinct[order[i]]) - np.uint64(low)
+            slot = np.int64((key >> shift) & np.uint64(2047))
+            other[following[slot]] = order[i]
+            following[slot] += 1
+        order, other = other, order
+        shift += np.uint64(11)
+    ranks, ascending = np.empty(n, np.int32), np.empty(n, np.int64)
+    for place in range(n):
+        ranks[order[place]] = place
+        ascending[place] = distinct[order[place]]
+    return ranks, ascending
+
+
+@njit(cache=True, nogil=True)
 def _renumber(codes: NDArray[np.int32], ranks: NDArray[np.int32]) -> None:
     for i in range(codes.shape[0]):
         codes[i] = ranks[codes[i]]
@@ -102,11 +131,11 @@ def number_ids(
     distinct : int64, ascending; ``distinct[codes]`` are the values
     """
     codes, distinct = _first_codes(values)
-    order = np.argsort(distinct)
-    ranks = np.empty(len(order), np.int32)
-    ranks[order] = np.arange(len(order), dtype=np.int32)
+    if not len(distinct):
+        return codes, distinct
+    ranks, ascending = _ranks(distinct)
     _renumber(codes, ranks)
-    return codes, distinct[order]
+    return codes, ascending
 
 
 @njit(cache=True, nogil=True)
@@ -131,7 +160,7 @@ def _few(bits: NDArray[np.int32]) -> tuple[NDArray[np.uint8], NDArray[np.int32],
 def few_values(
     values: NDArray[np.float32],
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Number at most 256 distinct values in order of appearance, bit for bit.
+    """Number at most 256 distinct values, bit for bit, in an order that is always the same.
 
     Returns
     -------
@@ -139,4 +168,7 @@ def few_values(
     book : float32; ``book[codes]`` are the values, empty if there are more
     """
     codes, book, n = _few(np.ascontiguousarray(values).view(np.int32))
-    return codes, book[:n].view(np.float32)
+    order = np.argsort(book[:n])
+    ranks = np.empty(256, np.uint8)
+    ranks[order] = np.arange(n, dtype=np.uint8)
+    return ranks[codes] if n else codes, book[:n][order].view(np.float32)
