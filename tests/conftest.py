@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,6 +15,9 @@ from distributed import Client, LocalCluster
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# what a shell runs in the background ignores Ctrl-C, and so would all that the tests start
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("default", deadline=None, max_examples=30)
 # a run that fails must fail again

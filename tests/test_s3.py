@@ -31,6 +31,9 @@ from dasrec.errors import DiskError, InputError, StoreError
 from dasrec.upkeep import compact, forget, verify
 from tests.s3_server import FaultyServer
 
+# of several requests at once Zarr drops the others when one fails, and Python tells so at any time
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 COLUMNS = {"user": "who", "item": "what", "value": "stars", "timestamp": "when"}
 
 
