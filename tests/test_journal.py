@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 
 import dasrec
 from dasrec import InputError, files
@@ -247,22 +247,25 @@ def test_a_log_that_has_changed_is_read_anew(
 
 @pytest.mark.slow
 def test_ingest_survives_the_death_of_a_worker_at_ten_random_moments(
-    log: Path, wanted: dict[str, bytes], tmp_path: Path, cluster_client: Client
+    log: Path, wanted: dict[str, bytes], tmp_path: Path
 ) -> None:
     moments = np.random.default_rng(6).choice(np.arange(1, 30), MOMENTS, replace=False)
     for number, moment in enumerate(sorted(moments.tolist())):
-        cluster_client.wait_for_workers(2, timeout=60)
         url = tmp_path / str(number)
-        pid = list(cluster_client.run(os.getpid).values())[number % 2]
+        # a cluster of its own for each: nannies that lose many workers may give up on one
+        with (
+            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+            Client(cluster) as client,
+        ):
+            pid = list(client.run(os.getpid).values())[number % 2]
 
-        def kill(url: Path = url, moment: int = moment, pid: int = pid) -> None:
-            wait_for_records(url, moment, lambda: True)
-            os.kill(pid, signal.SIGKILL)
+            def kill(url: Path = url, moment: int = moment, pid: int = pid) -> None:
+                wait_for_records(url, moment, lambda: True)
+                os.kill(pid, signal.SIGKILL)
 
-        killer = threading.Thread(target=kill)
-        killer.start()
-        store = ingest(log, url)
-        killer.join()
+            killer = threading.Thread(target=kill)
+            killer.start()
+            store = ingest(log, url)
+            killer.join()
         assert content(url) == wanted
         assert verify(store.url) == []
-    cluster_client.wait_for_workers(2, timeout=60)
