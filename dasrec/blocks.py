@@ -20,7 +20,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from dasrec import files, memory
+from dasrec import files
 from dasrec.columns import Codec, narrow, same, widen
 from dasrec.kernels.csr import places, scatter
 from dasrec.typing import Ints, Longs, Task
@@ -98,7 +98,6 @@ def _run_here(tasks: list[Delayed], label: str, bar: Any, at_once: int) -> list[
         finally:
             # after an error or Ctrl-C nothing may go on writing behind the caller's back
             pool.shutdown(wait=True, cancel_futures=True)
-            memory.release()
 
 
 def _run_on(client: Any, tasks: list[Delayed], label: str, bar: Any) -> list[Any]:

@@ -206,7 +206,8 @@ def core(
     if keep_users.all() and keep_items.all():
         return keep_users, keep_items, list(found)
     arguments = [
-        (block.light(), shared, journal.path(f"core-{b}")) for b, block in enumerate(found)
+        (block.light(), block.first + len(block.row_counts), shared, journal.path(f"core-{b}"))
+        for b, block in enumerate(found)
     ]
     kept = journal.run(
         _keep_core, arguments, name="ingest-core", spent=[block.folder for block in found]
@@ -226,10 +227,9 @@ def _core_counts(group: Sequence[CellBlock], shared: Shared) -> tuple[Longs, Lon
     return by_user, by_item
 
 
-def _keep_core(block: CellBlock, shared: Shared, folder: str) -> CellBlock:
+def _keep_core(block: CellBlock, stop: int, shared: Shared, folder: str) -> CellBlock:
     keep_users, keep_items = shared.load()
     found = block.load_by_user()
-    stop = block.first + len(files.read_column(files.join(block.folder, _COUNTS), np.int64))
     keep = keep_users[found[USER]] & keep_items[found[ITEM]]
     found = {name: values[keep] for name, values in found.items()}
     new_users = np.concatenate(([0], np.cumsum(keep_users)))

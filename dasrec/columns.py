@@ -44,8 +44,9 @@ def narrow(values: NDArray[Any]) -> tuple[Arrays, Codec]:
     kind = values.dtype.str
     if values.dtype.kind == "f":
         codes, book = few_values(values)
-        kept, low = [codes if len(book) else values], 0
-        return kept, Codec(kind, (kept[0].dtype.str,), low, book if len(book) else None)
+        if len(book):
+            return [codes], Codec(kind, (codes.dtype.str,), book=book)
+        return [values], Codec(kind, (kind,))
     low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
     # parts of one column shall have the same codec, if possible: they are then widened as one
     low = 0 if 0 <= low <= high - low else low // _STEP * _STEP if high - low >= _WORD else low

@@ -97,9 +97,7 @@ def token() -> str:
 
 def read_json(url: str) -> dict[str, Any]:
     """Read one JSON object; FileNotFoundError when it is not there."""
-    fs, path = locate(url)
-    with reaching(url):
-        content = json.loads(fs.cat_file(path))
+    content = json.loads(read_bytes(url))
     if not isinstance(content, dict):
         msg = f"{url} holds {type(content).__name__}; expected a JSON object"
         raise InputError(msg)
@@ -297,8 +295,7 @@ def read_into(url: str, start: int, *values: NDArray[Any]) -> None:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             n = os.preadv(file.fileno(), views, start)
     else:
-        with reaching(url):
-            content = fs.cat_file(path, start=start, end=start + size)
+        content = read_bytes(url, start, start + size)
         n, at = len(content), 0
         for view in views:
             view[:] = content[at : at + len(view)]

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from dasrec import cells, files, store
+from dasrec import cells, files, store, versions
 from dasrec.cells import CellBlock
 from dasrec.clean import AuditStep
 from dasrec.errors import DasrecError, InputError
@@ -86,7 +86,7 @@ def write_interactions(
 
     Notes
     -----
-    A task holds one piece of the log (32 MB of text, two million rows) or one block (about a
+    A task holds one piece of the log (32 MB of text, a million rows) or one block (about a
     million events); the caller some 30 bytes a user and an item, never the ids. Disk: some 24 bytes
     an event of scratch beside the store while it runs. What was stopped or killed on a local disk
     goes on where it stopped when the same call is made again.
@@ -130,7 +130,7 @@ def append_interactions(
     """
     base = open_interactions(url)
     _check_goes_with(events, base)
-    pointer = store.read_pointer(base.url, INTERACTIONS_KIND, base.version)
+    pointer = versions.read_pointer(base.url, INTERACTIONS_KIND, base.version)
     if events.rules.session_gap or pointer.facts.get("session_gap"):
         msg = "what is new may belong to sessions that are there; write the whole log again"
         raise InputError(msg)

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from scipy import sparse
 
-from dasrec import blocks, files, memory, store
+from dasrec import blocks, files, memory, store, versions
 from dasrec.clean import AuditStep, audit_dataset
 from dasrec.errors import InputError, MismatchError, StoreError
 from dasrec.kernels.csr import (
@@ -122,7 +122,7 @@ class Interactions:
     @property
     def audit(self) -> xr.Dataset:
         """What cleaning did when the store was written: rows in, rows out and why, by step."""
-        facts = store.read_pointer(self.url, INTERACTIONS_KIND, self.version).facts
+        facts = versions.read_pointer(self.url, INTERACTIONS_KIND, self.version).facts
         return audit_dataset([AuditStep(*step) for step in facts["audit"]])
 
     def cuts(self, side: Side) -> Longs:
@@ -329,7 +329,7 @@ def open_interactions(
             msg = "version and as_of are both given; expected one of them"
             raise InputError(msg)
         version = _version_of(place, as_of)
-    return open_pointer(store.read_pointer(place, INTERACTIONS_KIND, version))
+    return open_pointer(versions.read_pointer(place, INTERACTIONS_KIND, version))
 
 
 def _version_of(url: str, as_of: str) -> int:
@@ -340,15 +340,15 @@ def _version_of(url: str, as_of: str) -> int:
         raise InputError(msg) from error
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=datetime.UTC)
-    for version in reversed(store.list_versions(files.absolute(url))):
-        pointer = store.read_pointer(url, INTERACTIONS_KIND, version)
+    for version in reversed(versions.list_versions(files.absolute(url))):
+        pointer = versions.read_pointer(url, INTERACTIONS_KIND, version)
         if datetime.datetime.fromisoformat(pointer.created) <= moment:
             return version
     msg = f"{url} has no version as old as {as_of}"
     raise StoreError(msg)
 
 
-def open_pointer(pointer: store.Pointer) -> Interactions:
+def open_pointer(pointer: versions.Pointer) -> Interactions:
     """Return the interactions of a version."""
     facts = pointer.facts
     try:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from dask.tokenize import TokenizationError, tokenize
 
-from dasrec import blocks, files
+from dasrec import blocks, files, memory
 from dasrec.errors import DasrecError
 from dasrec.typing import Task
 
@@ -98,6 +98,7 @@ class Journal:
         removes = spent or [""] * len(records)
         calls = [(records[each], removes[each], task, *arguments[each]) for each in todo]
         fresh = blocks.run(_recorded, calls, name=name, at_once=self.at_once)
+        memory.release()  # what threads leave cut up would add up over the steps
         results = dict(zip(todo, fresh, strict=True))
         return [
             results[number] if number in results else _recorded(record, remove, task)

@@ -9,11 +9,10 @@ import psutil
 from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
 
-from dasrec import blocks
+from dasrec import blocks, store
 from dasrec.errors import BudgetError, InputError
 from dasrec.events import Events
 from dasrec.memory import block_cells, gigabytes, limit, piece_rows
-from dasrec.schema import TIMESTAMP
 
 # Measured as peaks of resident memory over what the process held before, on logs of integers and of
 # strings, with benchmarks/ingest.py.
@@ -22,7 +21,6 @@ _SCAN_ROW_BYTES = 200
 _BLOCK_CELL_BYTES = 80
 _SHARD_CELL_BYTES = 40
 _HELD_ID_BYTES = 30
-_SHARD_CELLS = 2**22
 _SCRATCH_ROW_BYTES = 24
 _STORED_CELL_BYTES = 3
 _STORED_TIME_BYTES = 6
@@ -93,11 +91,11 @@ def plan_ingest(events: Events, *, memory: str | int | None = None) -> IngestPla
         msg = f"the rows of {events.source} are not known before it is computed; pass files"
         raise InputError(msg)
     n_parts = len(events.sources)
-    task, (base, most_bytes, threads) = _task_bytes(events), _room(memory)
+    task, (base, most_bytes, threads) = _task_bytes(n_rows, n_parts), _room(memory)
     at_once = _fitting(task, base, most_bytes, threads)
     n_blocks = -(-n_rows // block_cells(n_rows))
-    n_shards = -(-n_rows // _SHARD_CELLS)
-    stored = _STORED_CELL_BYTES + _STORED_TIME_BYTES * (TIMESTAMP in events.frame.columns)
+    n_shards = -(-n_rows // store.SHARD_CELLS)
+    stored = _STORED_CELL_BYTES + _STORED_TIME_BYTES * events.has_timestamps
     return IngestPlan(
         source=events.source,
         n_rows=n_rows,
@@ -121,7 +119,8 @@ def allowed_tasks(events: Events, memory: str | int | None) -> int | None:
     """
     if memory is None:
         return None
-    task, (base, most_bytes, threads) = _task_bytes(events), _room(memory)
+    task = _task_bytes(events.count_rows(), len(events.sources))
+    base, most_bytes, threads = _room(memory)
     at_once = _fitting(task, base, most_bytes, threads)
     if blocks.active_client() is not None and at_once < threads:
         _refuse(
@@ -140,14 +139,13 @@ def check_held(n_ids: int, budget: str | int | None) -> None:
             _refuse(need, most_bytes, f"there are {n_ids:,} users and items; give it more")
 
 
-def _task_bytes(events: Events) -> int:
+def _task_bytes(n_rows: int | None, n_parts: int) -> int:
     """Return what the largest task needs."""
-    n_rows, n_parts = events.count_rows(), len(events.sources)
     # of a log whose rows are not known a part may be as large as a piece
     piece = piece_rows()
     rows = piece if n_rows is None else min(piece, -(-n_rows // max(1, n_parts)))
     cells = piece if n_rows is None else block_cells(n_rows)
-    shard = _SHARD_CELLS if n_rows is None else min(_SHARD_CELLS, n_rows)
+    shard = store.SHARD_CELLS if n_rows is None else min(store.SHARD_CELLS, n_rows)
     return max(_SCAN_ROW_BYTES * rows, _BLOCK_CELL_BYTES * cells, _SHARD_CELL_BYTES * shard)
 
 

@@ -51,9 +51,8 @@ def judge(scans: Sequence[Scan], events: Events) -> list[AuditStep]:
     if rows == 0:
         msg = f"{events.source} has no rows; expected at least one event below the header"
         raise InputError(msg)
-    faults = np.sum([scan.faults for scan in scans], axis=0)
+    faults, names = np.sum([scan.faults for scan in scans], axis=0), fault_names(events)
     if faults.any() and events.rules.bad_rows == "error":
-        names = fault_names(events)
         reasons = "; ".join(f"{n} x {why}" for n, why in zip(faults, names, strict=True) if n)
         example = next(scan.example for scan in scans if scan.example)
         msg = (
@@ -63,7 +62,7 @@ def judge(scans: Sequence[Scan], events: Events) -> list[AuditStep]:
         )
         raise InputError(msg)
     audit = [AuditStep("read", rows, rows, events.source)]
-    for number, why in zip(faults.tolist(), fault_names(events), strict=True):
+    for number, why in zip(faults.tolist(), names, strict=True):
         audit.append(AuditStep("bad rows", rows, rows - number, why))
         rows -= number
     for number, rule in enumerate(row_rules(events.rules)):
@@ -81,17 +80,18 @@ def _scan_part(
     rules: CleanRules,
     folder: str,
     part: int,
-    quarantine: str | None = None,
-    names: Sequence[str] = FAULTS,
+    quarantine: str | None,
+    names: Sequence[str],
 ) -> list[Scan]:
     """Scan one part piece by piece, so that memory is bounded however large the part is."""
     scans: list[Scan] = []
     for frame in read_pieces(source):
         faults = row_faults(frame)
-        if quarantine is not None and (faults >= 0).any():
+        bad = faults >= 0
+        if quarantine is not None and bad.any():
             place = files.join(quarantine, f"part-{part:05}-{len(scans)}.parquet")
-            reasons = np.array(names, object)[faults[faults >= 0]]
-            _quarantine(frame[faults >= 0].assign(part=part, reason=reasons), place)
+            reasons = np.array(names, object)[faults[bad]]
+            _quarantine(frame[bad].assign(part=part, reason=reasons), place)
         first_row = sum(scan.n_rows for scan in scans)
         where = (first_row, f"of part {part + 1}")
         scans.append(_scan(frame, faults, rules, f"{folder}-{len(scans)}", where))

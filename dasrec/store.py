@@ -24,12 +24,14 @@ from dasrec.errors import InputError, StoreError
 from dasrec.runs import Runs, find_runs
 from dasrec.schema import CUTS, DATA, INDICES, INDPTR, TIMESTAMPS
 from dasrec.typing import CsrBlock, Ids, Longs, Side
-from dasrec.versions import Pointer as Pointer
-from dasrec.versions import list_versions as list_versions
-from dasrec.versions import now as now
-from dasrec.versions import pointer_name as pointer_name
-from dasrec.versions import publish as publish
-from dasrec.versions import read_pointer as read_pointer
+from dasrec.versions import (
+    Pointer,
+    list_versions,
+    now,
+    pointer_name,
+    publish,
+    read_pointer,
+)
 
 CHUNK_CELLS = 2**17
 SHARD_CELLS = 2**22

@@ -25,7 +25,7 @@ import xarray as xr
 from scipy import sparse
 from sklearn.base import clone
 
-from dasrec import files, memory, store
+from dasrec import files, memory, store, versions
 from dasrec.errors import InputError, MismatchError, StoreError
 from dasrec.evaluate import evaluate
 from dasrec.ingest import interactions_from_scipy
@@ -393,7 +393,7 @@ class StoreSuite:
         url = self.place(tmp_path)
         self.write(url, planted_matrix())
         expect(StoreError, f"expected {MODEL_KIND!r}", lambda: load_model(url))
-        pointer = files.join(url, store.pointer_name(1))
+        pointer = files.join(url, versions.pointer_name(1))
         content = files.read_json(pointer) | {"format_version": FORMAT_VERSION + 1}
         files.replace(pointer, json.dumps(content).encode())
         expect(StoreError, "is of format version", lambda: open_interactions(url))

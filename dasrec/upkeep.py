@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dasrec import blocks, cells, files, store
+from dasrec import blocks, cells, files, store, versions
 from dasrec.cells import CellBlock
 from dasrec.clean import AuditStep
 from dasrec.errors import StoreError
@@ -49,7 +49,7 @@ def compact(url: str | os.PathLike[str]) -> Interactions:
         The disk is full or may not be written; the store stays as it was.
     """
     whole = open_interactions(url)
-    pointer = store.read_pointer(whole.url, INTERACTIONS_KIND, whole.version)
+    pointer = versions.read_pointer(whole.url, INTERACTIONS_KIND, whole.version)
     draft = store.Draft(whole.url, INTERACTIONS_KIND, overwrite=True)
     with writing(draft) as journal:
         found: list[CellBlock] = whole.map_blocks(
@@ -112,7 +112,7 @@ def forget(url: str | os.PathLike[str], *, users: Ids) -> Interactions:
         There is no store, or another writer has made a version meanwhile.
     """
     whole = open_interactions(url)
-    pointer = store.read_pointer(whole.url, INTERACTIONS_KIND, whole.version)
+    pointer = versions.read_pointer(whole.url, INTERACTIONS_KIND, whole.version)
     known = set(pointer.facts.get("forgotten", ()))
     new = set(whole.user_ids.numbers(users).tolist()) - known
     counts = whole.counts(USER_ITEMS)
@@ -124,11 +124,13 @@ def forget(url: str | os.PathLike[str], *, users: Ids) -> Interactions:
         "forgotten": sorted(known | new),
         "audit": [*_proofs(pointer), step],
     }
-    store.publish(pointer._replace(version=pointer.version + 1, created=store.now(), facts=facts))
+    versions.publish(
+        pointer._replace(version=pointer.version + 1, created=versions.now(), facts=facts)
+    )
     return open_interactions(whole.url)
 
 
-def _proofs(pointer: store.Pointer) -> list[AuditStep]:
+def _proofs(pointer: versions.Pointer) -> list[AuditStep]:
     """Return the steps of an audit that must outlive compaction."""
     steps = [AuditStep(*step) for step in pointer.facts["audit"]]
     return [step for step in steps if step.step == "forget"]

@@ -196,10 +196,3 @@ class IdHash:
         digest = self._digest.copy()
         digest.update(kind.encode())
         return digest.hexdigest()
-
-
-def content_hash(ids: Ids) -> str:
-    """Hash ids in order; equal vocabularies give equal hashes."""
-    digest = IdHash()
-    digest.update(ids)
-    return digest.hexdigest(kind="int64" if ids.dtype == np.int64 else "str")

@@ -128,8 +128,8 @@ def test_a_file_is_created_once(place: str) -> None:
     assert len(fs.ls(files.locate(place)[1])) == 1
 
 
-def test_of_many_writers_one_creates_the_file(tmp_path: Path) -> None:
-    url = str(tmp_path / "version.json")
+def race_to_create(url: str, n: int) -> list[bool]:
+    """Let many writers create one file, each with its number in it; say who succeeded."""
 
     def attempt(number: int) -> bool:
         try:
@@ -139,7 +139,12 @@ def test_of_many_writers_one_creates_the_file(tmp_path: Path) -> None:
         return True
 
     with ThreadPoolExecutor(8) as pool:
-        won = list(pool.map(attempt, range(40)))
+        return list(pool.map(attempt, range(n)))
+
+
+def test_of_many_writers_one_creates_the_file(tmp_path: Path) -> None:
+    url = str(tmp_path / "version.json")
+    won = race_to_create(url, 40)
     assert won.count(True) == 1
     assert Path(url).read_text() == str(won.index(True))
     assert len(list(tmp_path.iterdir())) == 1

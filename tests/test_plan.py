@@ -85,7 +85,7 @@ def test_a_budget_bounds_the_tasks_at_a_time(needed: int, monkeypatch: pytest.Mo
     monkeypatch.setattr(plan, "CPU_COUNT", 3)
     table = pd.DataFrame({"u": np.arange(10), "i": np.arange(10)})
     events = dasrec.read_events(table, user="u", item="i")
-    base, task = 10**9, plan._task_bytes(events)
+    base, task = 10**9, plan._task_bytes(10, len(events.sources))
     monkeypatch.setattr(plan, "_room", lambda budget: (base, budget, 3))
     budget = base + needed * task + task // 2
     found = dasrec.plan_ingest(events, memory=budget)
@@ -153,9 +153,13 @@ def test_one_task_at_a_time_means_that() -> None:
 
 def test_a_piece_is_never_taken_for_larger_than_it_can_be() -> None:
     table = pd.DataFrame({"u": np.arange(10), "i": np.arange(10)})
-    known = plan._task_bytes(dasrec.read_events(table, user="u", item="i"))
-    lazy = dd.from_pandas(table, npartitions=1)
-    unknown = plan._task_bytes(dasrec.read_events(lazy, user="u", item="i"))
+    known, unknown = (
+        plan._task_bytes(events.count_rows(), len(events.sources))
+        for events in (
+            dasrec.read_events(table, user="u", item="i"),
+            dasrec.read_events(dd.from_pandas(table, npartitions=1), user="u", item="i"),
+        )
+    )
     assert known < unknown
     assert unknown >= plan._SCAN_ROW_BYTES * piece_rows()
 

@@ -30,6 +30,7 @@ from dasrec.cli import main
 from dasrec.errors import DiskError, InputError, StoreError
 from dasrec.upkeep import compact, forget, verify
 from tests.s3_server import FaultyServer
+from tests.test_files import race_to_create
 
 # of several requests at once Zarr drops the others when one fails, and Python tells so at any time
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -252,16 +253,7 @@ def test_what_another_client_has_done_is_seen_at_once(full: str) -> None:
 
 def test_of_many_writers_one_creates_a_file(bucket: str) -> None:
     url = f"{bucket}/version.json"
-
-    def attempt(number: int) -> bool:
-        try:
-            files.create(url, str(number))
-        except FileExistsError:
-            return False
-        return True
-
-    with ThreadPoolExecutor(8) as pool:
-        won = list(pool.map(attempt, range(24)))
+    won = race_to_create(url, 24)
     assert won.count(True) == 1
     assert files.read_bytes(url) == str(won.index(True)).encode()
 

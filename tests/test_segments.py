@@ -22,7 +22,7 @@ from dasrec import BudgetError, InputError, files, memory, runs, segments, store
 from dasrec.forgotten import nobody
 from dasrec.schema import INTERACTIONS_KIND, USER_IDS
 from dasrec.segments import StoredVocabulary
-from dasrec.vocabulary import Vocabulary, as_ids, content_hash
+from dasrec.vocabulary import Vocabulary, as_ids
 
 LEAST = -(2**63)
 WHOLES = (LEAST, LEAST + 1, LEAST + 2, -(2**40), -1, 0, 1, 7, 2**33, 2**53 + 1, 2**63 - 1)
@@ -101,7 +101,7 @@ def test_it_answers_like_a_dictionary(
         named = found.ids_of(np.array(places, np.int32))
         assert named.tolist() == [ids[each] for each in places]
         assert named.dtype == found.dtype == as_ids(ids).dtype
-        assert found.hash == content_hash(as_ids(ids))
+        assert found.hash == Vocabulary(as_ids(ids), "user").hash
         assert [id_ for piece in found.pieces() for id_ in piece] == found.ids.tolist() == ids
         assert found.ids_of(places).tolist() == named.tolist()  # from the ids that are held now
         assert found.find(as_ids(ids)).tolist() == list(range(len(ids)))

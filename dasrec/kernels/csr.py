@@ -14,41 +14,17 @@ Floats = NDArray[np.float32]
 
 
 @njit(cache=True, nogil=True)
-def counting_sort(keys: Ints, n_keys: int) -> tuple[Longs, Longs]:
-    """Order ``keys`` (values in 0..n_keys-1) stably in linear time.
-
-    Returns
-    -------
-    order : int64, shape (len(keys),)
-        ``keys[order]`` is sorted; equal keys keep their order.
-    offsets : int64, shape (n_keys + 1,)
-        Key ``j`` stands at ``order[offsets[j]:offsets[j + 1]]``.
-    """
-    offsets = np.zeros(n_keys + 1, np.int64)
-    for key in keys:
-        offsets[key + 1] += 1
-    for j in range(n_keys):
-        offsets[j + 1] += offsets[j]
-    place = offsets[:-1].copy()
-    order = np.empty(keys.shape[0], np.int64)
-    for position in range(keys.shape[0]):
-        key = keys[position]
-        order[place[key]] = position
-        place[key] += 1
-    return order, offsets
-
-
-@njit(cache=True, nogil=True)
 def places(keys: Ints, n_keys: int) -> tuple[Longs, Longs]:
     """Return where each key stands once ``keys`` (values in 0..n_keys-1) are sorted stably.
 
-    The inverse of the order that :func:`counting_sort` gives: with few keys it is quicker to read
-    in order and to write to a few places, :func:`scatter`, than to read from all over.
+    A counting sort, in linear time. With few keys it is quicker to read in order and to write to a
+    few places, :func:`scatter`, than to gather by an order from all over.
 
     Returns
     -------
     place : int64, shape (len(keys),)
-    offsets : int64, shape (n_keys + 1,), as :func:`counting_sort`
+    offsets : int64, shape (n_keys + 1,)
+        Key ``j`` stands at places ``offsets[j]`` to ``offsets[j + 1] - 1``.
     """
     offsets = np.zeros(n_keys + 1, np.int64)
     for key in keys:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from dasrec import files, store
+from dasrec import files, store, versions
 from dasrec.errors import StoreError
 from dasrec.models.als import ALS, ImplicitALS
 from dasrec.models.base import Model
@@ -27,7 +27,7 @@ def load_model(url: str | os.PathLike[str]) -> Model:
     StoreError
         Nothing is there, its writing was cut off, or it is of another format version or kind.
     """
-    pointer = store.read_pointer(os.fspath(url), MODEL_KIND)
+    pointer = versions.read_pointer(os.fspath(url), MODEL_KIND)
     attrs = pointer.facts
     kind = MODELS.get(attrs["model"])
     if kind is None:
