@@ -21,6 +21,7 @@ from dasrec.interop import (
     to_binsparse,
     to_coo,
 )
+from dasrec.memory import share_heap
 from dasrec.models import ALS, Biases, ImplicitALS, Model, Popular, load_model
 from dasrec.normalise import BM25, Binarise, Centre, Clip, Log1p, TfIdf, TimeDecay, ZScore
 from dasrec.plan import plan_ingest
@@ -38,6 +39,8 @@ from dasrec.split import (
 from dasrec.upkeep import compact, forget, verify
 
 __version__ = "0.1.0"
+
+share_heap()  # before threads are started that would have heaps of their own
 
 __all__ = [
     "ALS",

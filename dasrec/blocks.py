@@ -187,7 +187,10 @@ def _read_alike(pieces: Sequence[Pieces], bucket: int) -> dict[str, NDArray[Any]
         first = int(piece.offsets[bucket]) * piece.row_bytes
         files.read_into(piece.path, first, *(each[start : start + size] for each in arrays))
         start += size
-    return {name: widen(kept[name], codec) for name, codec in codecs.items()}
+    return {
+        name: widen(parts, [piece.codecs[name] for piece in pieces], sizes)
+        for name, parts in kept.items()
+    }
 
 
 def track(n: int, *, name: str) -> Iterator[int]:

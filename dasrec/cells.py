@@ -1,15 +1,15 @@
-"""Cells of whole rows in scratch files: sort, dedupe, k-core, transpose, and writing by shard."""
+"""Cells of whole rows in scratch files, sorted by user: sort, dedupe, k-core."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import count, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dasrec import blocks, columns, files, memory, store
+from dasrec import blocks, columns, files, memory
 from dasrec.columns import Codec
 from dasrec.errors import InputError
 from dasrec.events import CleanRules
@@ -18,16 +18,15 @@ from dasrec.kernels.csr import (
     collapse,
     cut_rows,
     cut_sessions,
+    gather,
     indptr_of,
-    places,
     rows_of,
-    scatter,
     sort_cells,
 )
 from dasrec.numbering import MergedIds
 from dasrec.scan import Scan
-from dasrec.schema import DATA, INDICES, ITEM, TIMESTAMP, TIMESTAMPS, USER, USER_ITEMS, VALUE
-from dasrec.typing import Bools, Longs, Side
+from dasrec.schema import ITEM, TIMESTAMP, USER, VALUE
+from dasrec.typing import Bools, Longs
 
 Columns = dict[str, NDArray[Any]]
 
@@ -63,14 +62,17 @@ class CellBlock(NamedTuple):
         return columns.read_column(self.folder, name, self.codecs[name], start, stop)
 
     def rows(self) -> NDArray[np.int32]:
-        """Return the row of every cell."""
+        """Return the row of each cell."""
         counts = files.read_column(files.join(self.folder, _COUNTS), np.int64)
         return rows_of(indptr_of(counts)) + np.int32(self.first)
 
-    def load_by_user(self) -> Columns:
-        """Read all columns of a block whose rows are users."""
+    def load_by_user(self, start: int = 0, stop: int | None = None) -> Columns:
+        """Read all columns of cells ``start:stop`` of a block whose rows are users."""
         names = (ITEM, VALUE, TIMESTAMP) if self.timed else (ITEM, VALUE)
-        return {USER: self.rows(), **{name: self.read(name) for name in names}}
+        return {
+            USER: self.rows()[start:stop],
+            **{name: self.read(name, start, stop) for name in names},
+        }
 
 
 def save(folder: str, found: Columns, *, first: int, counts: Longs) -> CellBlock:
@@ -165,8 +167,8 @@ def _one_each(found: Columns, shape: tuple[int, int], dedupe: str) -> Columns:
         )
         raise InputError(msg)
     ends = np.append(starts, n_before)[1:]
-    kept = order[starts if dedupe == "first" else ends - 1]
-    one = {name: values[kept] for name, values in found.items()}
+    kept = gather(order, starts if dedupe == "first" else ends - 1)
+    one = {name: gather(values, kept) for name, values in found.items()}
     if VALUE not in found:
         repeats = ends - starts if dedupe == "sum" else np.ones(len(starts))
         one[VALUE] = repeats.astype(np.float32)
@@ -236,97 +238,3 @@ def _keep_core(block: CellBlock, stop: int, shared: Shared, folder: str) -> Cell
     found[USER] = new_users[found[USER]].astype(np.int32)
     found[ITEM] = (np.cumsum(keep_items) - 1)[found[ITEM]].astype(np.int32)
     return save_by_user(folder, found, (int(new_users[block.first]), int(new_users[stop])))
-
-
-def transpose(found: Sequence[CellBlock], item_counts: Longs, journal: Journal) -> list[CellBlock]:
-    """Sort the same cells by item: bucket each block by item, then gather every bucket.
-
-    ``item_counts`` says about how many cells each item has; tasks are cut by it.
-    """
-    cuts = cut_rows(indptr_of(item_counts), memory.block_cells(int(item_counts.sum())))
-    shared = journal.share(cuts, "item-cuts")
-    arguments = [
-        (block.light(), shared, journal.path(f"turn-{b}")) for b, block in enumerate(found)
-    ]
-    pieces = journal.run(_turn_map, arguments, name="ingest-turn")
-    where = journal.share(pieces, "turned")
-    reduces = [
-        (where, b, (int(start), int(stop)), journal.path(f"items-{b}"))
-        for b, (start, stop) in enumerate(pairwise(cuts))
-    ]
-    turned = journal.run(_turn_reduce, reduces, name="ingest-gather")
-    journal.drop([piece.path for piece in pieces])
-    return turned
-
-
-def _turn_map(block: CellBlock, shared: Shared, path: str) -> blocks.Pieces:
-    cuts = shared.load()
-    found = block.load_by_user()
-    bucket_of = np.repeat(np.arange(len(cuts) - 1, dtype=np.int32), np.diff(cuts))
-    buckets = bucket_of[found[ITEM]]
-    found[ITEM] -= cuts.astype(np.int32)[buckets]  # counted from the first of the bucket
-    return blocks.write_pieces(path, buckets, len(cuts) - 1, found)
-
-
-def _turn_reduce(where: Shared, bucket: int, span: tuple[int, int], folder: str) -> CellBlock:
-    found = blocks.read_pieces(where.load(), bucket)
-    # pieces come in order of users, so a stable sort by item leaves users ascending within each
-    place, offsets = places(found.pop(ITEM), span[1] - span[0])
-    found = {name: scatter(values, place) for name, values in found.items()}
-    return save(folder, found, first=span[0], counts=np.diff(offsets))
-
-
-def write_matrix(
-    draft: store.Draft,
-    side: Side,
-    found: Sequence[CellBlock],
-    *,
-    n_columns: int,
-    journal: Journal,
-    older: Longs | None = None,
-) -> None:
-    """Write the cells of all blocks as one orientation of a group, one task a shard.
-
-    ``older`` counts what each row has in groups before this one, so that blocks are cut for all.
-    """
-    counts = np.concatenate([block.row_counts for block in found])
-    indptr = indptr_of(counts)
-    n_stored = int(indptr[-1])
-    if n_stored == 0:
-        msg = "no interactions are left to write; loosen the cleaning rules"
-        raise InputError(msg)
-    with files.writing(draft.url):
-        draft.create_matrix(
-            side, shape=(len(counts), n_columns), n_stored=n_stored, timed=found[0].timed
-        )
-        whole = indptr if older is None else indptr_of(counts + older)
-        draft.write_index(side, indptr, cut_rows(whole, memory.block_cells(int(whole[-1]))))
-    column = ITEM if side == USER_ITEMS else USER
-    names = {INDICES: column, DATA: VALUE} | ({TIMESTAMPS: TIMESTAMP} if found[0].timed else {})
-    offsets = indptr_of(np.array([block.n_cells for block in found], np.int64))
-    arguments = []
-    for start in range(0, n_stored, store.SHARD_CELLS):
-        stop = min(start + store.SHARD_CELLS, n_stored)
-        ranges = [
-            (block.light(), max(start - first, 0), min(stop - first, block.n_cells))
-            for block, first in zip(found, offsets[:-1].tolist(), strict=True)
-            if first < stop and first + block.n_cells > start
-        ]
-        arguments.append((draft.group_url, side, start, names, ranges))
-    journal.run(_write_shard, arguments, name=f"ingest-write-{side}")
-
-
-def _write_shard(
-    group_url: str,
-    side: Side,
-    start: int,
-    names: Mapping[str, str],
-    ranges: Sequence[tuple[CellBlock, int, int]],
-) -> None:
-    n = sum(stop - first for _, first, stop in ranges)
-    for stored, name in names.items():  # one at a time: a shard of all columns is large
-        values, at = np.empty(n, store.CELL_TYPES[stored]), 0
-        for block, first, stop in ranges:
-            values[at : at + stop - first] = block.read(name, first, stop)
-            at += stop - first
-        store.write_cells(group_url, side, start, {stored: values})

@@ -34,9 +34,9 @@ class Codec(NamedTuple):
 
 
 def same(one: Codec, other: Codec) -> bool:
-    """Say whether two columns are kept alike."""
+    """Say whether two columns are kept alike, but for what the least of each is."""
     books = [b"" if each.book is None else each.book.tobytes() for each in (one, other)]
-    return one[:3] == other[:3] and books[0] == books[1]
+    return one[:2] == other[:2] and books[0] == books[1]
 
 
 def narrow(values: NDArray[Any]) -> tuple[Arrays, Codec]:
@@ -48,7 +48,7 @@ def narrow(values: NDArray[Any]) -> tuple[Arrays, Codec]:
             return [codes], Codec(kind, (codes.dtype.str,), book=book)
         return [values], Codec(kind, (kind,))
     low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
-    # parts of one column shall have the same codec, if possible: they are then widened as one
+    # parts of one column shall have the same low, if possible: it is then added to all at once
     low = 0 if 0 <= low <= high - low else low // _STEP * _STEP if high - low >= _WORD else low
     span = high - low
     unsigned = np.dtype(f"u{values.itemsize}").type
@@ -60,15 +60,25 @@ def narrow(values: NDArray[Any]) -> tuple[Arrays, Codec]:
     return kept, Codec(kind, tuple(each.dtype.str for each in kept), low)
 
 
-def widen(kept: Sequence[NDArray[Any]], codec: Codec) -> NDArray[Any]:
-    """Return the column again."""
-    if codec.book is not None:
-        return np.asarray(codec.book[kept[0]])
-    values = kept[0].astype(codec.dtype)
+def widen(
+    kept: Sequence[NDArray[Any]], codecs: Sequence[Codec], sizes: Sequence[int] = ()
+) -> NDArray[Any]:
+    """Return the column again.
+
+    ``kept`` may hold several columns one after the other, of so many values each, whose codecs are
+    the :func:`same`.
+    """
+    first = codecs[0]
+    if first.book is not None:
+        return np.asarray(first.book[kept[0]])
+    values = kept[0].astype(first.dtype)
     if len(kept) > 1:
-        values |= kept[1].astype(codec.dtype) << 32
-    if codec.low:
-        values += values.dtype.type(codec.low)
+        values |= kept[1].astype(first.dtype) << 32
+    lows = np.array([codec.low for codec in codecs], values.dtype)
+    if (lows != lows[0]).any():
+        values += np.repeat(lows, sizes)
+    elif lows[0]:
+        values += lows[0]
     return values
 
 
@@ -92,7 +102,7 @@ def read_column(
         files.read_column(_place(folder, name, number), np.dtype(word).type, start, stop)
         for number, word in enumerate(codec.words)
     ]
-    return widen(kept, codec)
+    return widen(kept, [codec])
 
 
 def _place(folder: str, name: str, number: int) -> str:

@@ -29,6 +29,7 @@ _REFUSALS = (
     errno.EFBIG,
     errno.ENOTDIR,
 )
+_LOCAL = LocalFileSystem()
 _OBJECT_STORES = ("s3", "s3a")
 _CLIENTS = ("aiobotocore", "aiohttp", "botocore", "s3fs")  # some of their errors are no OSError
 
@@ -54,6 +55,8 @@ def options(url: str) -> dict[str, Any] | None:
 def locate(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the file system of a path or URL and the path in it."""
     text = os.fspath(url)
+    if text.startswith("/") and os.sep == "/" and "::" not in text:
+        return _LOCAL, text.rstrip("/") or "/"  # asked for with every range that is read
     try:
         fs, path = url_to_fs(text, **(options(text) or {}))
     except (ImportError, ValueError) as error:  # no such protocol, or its package is missing

@@ -1,7 +1,8 @@
 """From events to a store: an external bucket sort whose tasks fit in memory.
 
 scan (read, judge rows, count ids) -> vocabularies -> map (encode, bucket by user)
--> reduce (sort, dedupe) -> k-core -> transpose by the same two steps -> write by shard -> commit.
+-> reduce (sort, dedupe) -> k-core -> write by user, bucket by item -> sort and write by item
+-> commit.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,13 +32,12 @@ from dasrec.schema import (
     INTERACTIONS_KIND,
     ITEM,
     ITEM_IDS,
-    ITEM_USERS,
     USER,
     USER_IDS,
-    USER_ITEMS,
     VALUE,
 )
 from dasrec.sessions import number_sessions, session_ids
+from dasrec.shards import write_matrices
 from dasrec.typing import Bools, Ids, Longs
 from dasrec.vocabulary import IdHash, Vocabulary
 
@@ -278,10 +277,7 @@ def write_groups(
     n_users = sum(len(block.row_counts) for block in found)
     n_items = len(item_counts)
     older = base.stored_counts(n_users, n_items) if base else (None, None)
-    write = partial(cells.write_matrix, draft, journal=journal)
-    write(USER_ITEMS, found, n_columns=n_items, older=older[0])
-    turned = cells.transpose(found, item_counts, journal)
-    write(ITEM_USERS, turned, n_columns=n_users, older=older[1])
+    write_matrices(draft, found, item_counts, journal, older=older)
     known = (base.user_ids, base.item_ids) if base else (None, None)
     draft.commit(
         {

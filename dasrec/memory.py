@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 from typing import Any
 
 import psutil
@@ -11,8 +12,17 @@ import psutil
 from dasrec.errors import BudgetError
 
 _trim: Any = None
-with contextlib.suppress(OSError, AttributeError):
-    _trim = ctypes.CDLL("libc.so.6").malloc_trim  # glibc alone has it
+_tune: Any = None
+with contextlib.suppress(OSError, AttributeError):  # glibc alone has them
+    _trim = ctypes.CDLL("libc.so.6").malloc_trim
+    _tune = ctypes.CDLL("libc.so.6").mallopt
+
+_TUNING = {
+    # environment variable of glibc: number of the option, value
+    "MALLOC_ARENA_MAX": (-8, 1),
+    "MALLOC_MMAP_THRESHOLD_": (-3, 32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": (-1, 256 * 2**20),
+}
 
 READ_BYTES = 32 * 2**20
 """Bytes of a log that one task parses; parsing takes about eight times as much."""
@@ -45,6 +55,18 @@ def block_cells(n_stored: int) -> int:
 def limit() -> int:
     """Return the bytes that this process may still take from the machine."""
     return int(psutil.virtual_memory().available)
+
+
+def share_heap() -> None:
+    """Let all threads of this process allocate from one heap, which keeps some of what is freed.
+
+    Memory that is new to a process costs time, and each thread would keep its own: an ingest takes
+    about a tenth less of both so. Where the environment sets one of these options, all stay as they
+    are. It helps threads that start later.
+    """
+    if _tune is not None and not any(name in os.environ for name in _TUNING):
+        for option, value in _TUNING.values():
+            _tune(option, value)
 
 
 def release() -> None:

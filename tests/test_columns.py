@@ -22,10 +22,24 @@ columns = st.sampled_from(KINDS).flatmap(lambda kind: npst.arrays(kind, st.integ
 @given(columns)
 def test_what_is_narrowed_is_widened_again(values: np.ndarray[Any, Any]) -> None:
     kept, codec = narrow(values)
-    found = widen(kept, codec)
+    found = widen(kept, [codec])
     assert found.dtype == values.dtype
     assert found.tobytes() == values.tobytes()  # NaN and -0.0 too
     assert codec.row_bytes == sum(each.itemsize for each in kept) <= values.itemsize
+
+
+@given(st.lists(st.tuples(st.integers(-(2**62), 2**62), st.integers(0, 5)), min_size=1))
+def test_columns_kept_alike_are_widened_as_one(drawn: list[tuple[int, int]]) -> None:
+    columns = [base + 2**32 * np.arange(n + 1) for base, n in drawn]
+    made = [narrow(column) for column in columns]
+    alike = [each for each in made if same(each[1], made[0][1])]
+    kept = [np.concatenate(words) for words in zip(*(each[0] for each in alike), strict=True)]
+    codecs = [codec for _, codec in alike]
+    found = widen(kept, codecs, [len(words[0]) for words, _ in alike])
+    wanted = [
+        column for column, (_, codec) in zip(columns, made, strict=True) if same(codec, codecs[0])
+    ]
+    assert found.tolist() == np.concatenate(wanted).tolist()
 
 
 @given(npst.arrays(np.float32, st.integers(0, 400), elements=st.integers(0, 300).map(float)))
@@ -63,6 +77,7 @@ def test_parts_of_one_column_are_kept_alike() -> None:
     items = draw.integers(0, 5000, (2, 1000)).astype(np.int32)
     for one, other in (year, stars, items):
         assert same(narrow(one)[1], narrow(other)[1])
+    assert narrow(year[0])[1] == narrow(year[1])[1]  # whose lows are the same too
     assert not same(narrow(stars[0])[1], narrow(stars[0] + 1)[1])
     assert not same(narrow(items[0])[1], narrow(items[0] * 100)[1])
 

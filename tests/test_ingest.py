@@ -48,6 +48,7 @@ from dasrec import (
     open_interactions,
     read_events,
     scan,
+    shards,
     store,
     verify,
     write_interactions,
@@ -533,9 +534,8 @@ STEPS: dict[str, tuple[Any, str]] = {
     "merge": (numbering, "_merge_range"),
     "map": (cells, "_encode"),
     "reduce": (cells, "_reduce"),
-    "turn": (cells, "_turn_map"),
-    "gather": (cells, "_turn_reduce"),
-    "write": (cells, "_write_shard"),
+    "write by user": (shards, "_write_user_shard"),
+    "write by item": (shards, "_write_item_shard"),
 }
 
 
@@ -607,17 +607,17 @@ SCRIPT = """
     from pathlib import Path
 
     import dasrec
-    from dasrec import cells
+    from dasrec import shards
 
-    module, marker, log, url = cells, Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-    write = cells._write_shard
+    marker, log, url = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    write = shards._write_shard
 
     def slow(*arguments):
         write(*arguments)
         marker.touch()
         time.sleep(float(sys.argv[4]))
 
-    cells._write_shard = slow
+    shards._write_shard = slow
     events = dasrec.read_events(log, user="who", item="what", value="stars", timestamp="when")
     dasrec.write_interactions(events, url, overwrite=True)
 """

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dasrec.kernels.csr import (
     collapse,
     cut_rows,
+    gather,
     indptr_of,
     kept_indptr,
     places,
@@ -38,12 +39,17 @@ def starts_of(drawn: list[tuple[int, int, int]]) -> list[int]:
     return [i for i, pair in enumerate(pairs) if i == 0 or pairs[i - 1] != pair]
 
 
-@given(cells)
+SHAPES = [(4, 4), (2000, 2**20), (2**31, 2**31)]  # the last does not fit in one word with places
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@given(drawn=cells)
 def test_cells_are_sorted_by_row_column_and_time_and_ties_stay(
-    drawn: list[tuple[int, int, int]],
+    drawn: list[tuple[int, int, int]], shape: tuple[int, int]
 ) -> None:
+    drawn = [(row * (shape[0] // 4), column * (shape[1] // 4), t) for row, column, t in drawn]
     rows, columns, times = columns_of(drawn)
-    order, starts = sort_cells(rows, columns, times, shape=(4, 4))
+    order, starts = sort_cells(rows, columns, times, shape=shape)
     assert order.tolist() == sorted(range(len(drawn)), key=lambda place: drawn[place])
     assert starts.tolist() == starts_of(drawn)
 
@@ -56,7 +62,8 @@ def test_cells_without_times_keep_their_order_of_arrival(
     order, starts = sort_cells(rows, columns, None, shape=(4, 4))
     assert order.tolist() == sorted(range(len(drawn)), key=lambda place: drawn[place][:2])
     assert starts.tolist() == starts_of(drawn)
-    assert order.dtype == starts.dtype == np.int64
+    assert (order.dtype, starts.dtype) == (np.int32, np.int64)
+    assert gather(columns, order).tolist() == columns[order].tolist()
 
 
 @given(
@@ -73,7 +80,7 @@ def test_values_are_scattered_to_where_a_stable_sort_has_them(
     assert found.tolist() == order
     assert found.dtype == kind
     assert offsets.tolist() == wanted_offsets
-    assert place.dtype == offsets.dtype == np.int64
+    assert (place.dtype, offsets.dtype) == (np.int32, np.int64)
 
 
 @pytest.mark.parametrize("policy", ["last", "first", "sum", "max", "mean"])

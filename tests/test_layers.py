@@ -31,7 +31,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("plan",),
     ("scan",),
     ("cells",),
-    ("sessions",),
+    ("sessions", "shards"),
     ("interactions",),
     ("ingest",),
     ("upkeep", "interop"),

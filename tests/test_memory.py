@@ -39,3 +39,17 @@ def test_what_does_not_fit_is_refused_with_need_limit_and_remedy() -> None:
 
 def test_the_machine_has_memory_left() -> None:
     assert memory.limit() > 0
+
+
+@pytest.mark.parametrize("given", [None, *memory._TUNING])
+def test_the_allocator_is_tuned_unless_the_environment_does(
+    given: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in memory._TUNING:
+        monkeypatch.delenv(name, raising=False)
+    if given:
+        monkeypatch.setenv(given, "1")
+    calls: list[tuple[int, int]] = []
+    monkeypatch.setattr(memory, "_tune", lambda *option: calls.append(option))
+    memory.share_heap()
+    assert calls == ([] if given else list(memory._TUNING.values()))

@@ -12,9 +12,11 @@ Longs = NDArray[np.int64]
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
+_WORD_BITS = 64
+
 
 @njit(cache=True, nogil=True)
-def places(keys: Ints, n_keys: int) -> tuple[Longs, Longs]:
+def places(keys: Ints, n_keys: int) -> tuple[Ints, Longs]:
     """Return where each key stands once ``keys`` (values in 0..n_keys-1) are sorted stably.
 
     A counting sort, in linear time. With few keys it is quicker to read in order and to write to a
@@ -22,7 +24,7 @@ def places(keys: Ints, n_keys: int) -> tuple[Longs, Longs]:
 
     Returns
     -------
-    place : int64, shape (len(keys),)
+    place : int32, shape (len(keys),)
     offsets : int64, shape (n_keys + 1,)
         Key ``j`` stands at places ``offsets[j]`` to ``offsets[j + 1] - 1``.
     """
@@ -32,7 +34,7 @@ def places(keys: Ints, n_keys: int) -> tuple[Longs, Longs]:
     for j in range(n_keys):
         offsets[j + 1] += offsets[j]
     following = offsets[:-1].copy()
-    place = np.empty(keys.shape[0], np.int64)
+    place = np.empty(keys.shape[0], np.int32)
     for position in range(keys.shape[0]):
         key = keys[position]
         place[position] = following[key]
@@ -41,7 +43,7 @@ def places(keys: Ints, n_keys: int) -> tuple[Longs, Longs]:
 
 
 @njit(cache=True, nogil=True)
-def scatter(values: NDArray[Any], place: Longs) -> NDArray[Any]:
+def scatter(values: NDArray[Any], place: Ints) -> NDArray[Any]:
     """Return ``out`` with ``out[place] = values``; ``place`` names each position once."""
     out = np.empty_like(values)
     for position in range(place.shape[0]):
@@ -50,47 +52,56 @@ def scatter(values: NDArray[Any], place: Longs) -> NDArray[Any]:
 
 
 @njit(cache=True, nogil=True)
-def _radix_order(rows: Ints, columns: Ints, n_rows: int, n_columns: int) -> Longs:
-    """Order by (row, column), stably: by column first, carrying the row along, then by row."""
+def gather(values: NDArray[Any], order: Ints | Longs) -> NDArray[Any]:
+    """Return ``values[order]``; NumPy takes longer, since it makes an order of int64 first."""
+    out = np.empty(order.shape[0], values.dtype)
+    for position in range(order.shape[0]):
+        out[position] = values[order[position]]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _sorted_words(
+    rows: Ints, columns: Ints, row_bits: int, column_bits: int, place_bits: int
+) -> NDArray[np.uint64]:
+    """Pack row, column and place into words and sort them: a radix sort by 11 bits at a time."""
     n = rows.shape[0]
-    by_column, by_row = np.zeros(n_columns + 1, np.int64), np.zeros(n_rows + 1, np.int64)
+    words, other = np.empty(n, np.uint64), np.empty(n, np.uint64)
     for i in range(n):
-        by_column[columns[i] + 1] += 1
-        by_row[rows[i] + 1] += 1
-    for j in range(n_columns):
-        by_column[j + 1] += by_column[j]
-    for j in range(n_rows):
-        by_row[j + 1] += by_row[j]
-    half = np.empty(n, np.int64)  # row and place in one word: one random access the less
-    for i in range(n):
-        j = columns[i]
-        half[by_column[j]] = (np.int64(rows[i]) << 32) | i
-        by_column[j] += 1
-    order = np.empty(n, np.int64)
+        cell = (np.uint64(rows[i]) << np.uint64(column_bits)) | np.uint64(columns[i])
+        words[i] = (cell << np.uint64(place_bits)) | np.uint64(i)
+    shift = place_bits  # places ascend already, and each step is stable
+    while shift < place_bits + column_bits + row_bits:
+        following = np.zeros(2049, np.int64)
+        for i in range(n):
+            following[np.int64((words[i] >> np.uint64(shift)) & np.uint64(2047)) + 1] += 1
+        for digit in range(2048):
+            following[digit + 1] += following[digit]
+        for i in range(n):
+            slot = np.int64((words[i] >> np.uint64(shift)) & np.uint64(2047))
+            other[following[slot]] = words[i]
+            following[slot] += 1
+        words, other = other, words
+        shift += 11
+    return words
+
+
+@njit(cache=True, nogil=True)
+def _unpack(words: NDArray[np.uint64], place_bits: int) -> tuple[Ints, Longs]:
+    """Return the places in sorted words, and where each distinct cell begins."""
+    n, n_starts = words.shape[0], 0
+    order, starts = np.empty(n, np.int32), np.empty(n, np.int64)
+    mask = (np.uint64(1) << np.uint64(place_bits)) - np.uint64(1)
     for k in range(n):
-        j = half[k] >> 32
-        order[by_row[j]] = half[k] & 0xFFFFFFFF
-        by_row[j] += 1
-    return order
+        order[k] = np.int32(words[k] & mask)
+        if k == 0 or (words[k] ^ words[k - 1]) > mask:
+            starts[n_starts] = k
+            n_starts += 1
+    return order, starts[:n_starts].copy()
 
 
 @njit(cache=True, nogil=True)
-def _runs(order: Longs, rows: Ints, columns: Ints) -> Longs:
-    """Return where each distinct (row, column) begins in the order."""
-    starts = np.empty(order.shape[0], np.int64)
-    n = 0
-    row = column = np.int32(-1)
-    for k in range(order.shape[0]):
-        i = order[k]
-        if rows[i] != row or columns[i] != column:
-            row, column = rows[i], columns[i]
-            starts[n] = k
-            n += 1
-    return starts[:n].copy()
-
-
-@njit(cache=True, nogil=True)
-def _sort_runs(order: Longs, starts: Longs, timestamps: Longs) -> None:
+def _sort_runs(order: Ints, starts: Longs, timestamps: Longs) -> None:
     """Sort each run by time, in place and stably; runs are short."""
     for run in range(starts.shape[0]):
         first = starts[run]
@@ -105,21 +116,26 @@ def _sort_runs(order: Longs, starts: Longs, timestamps: Longs) -> None:
 
 def sort_cells(
     rows: Ints, columns: Ints, timestamps: Longs | None, *, shape: tuple[int, int]
-) -> tuple[Longs, Longs]:
+) -> tuple[Ints, Longs]:
     """Order cells by (row, column, timestamp), stably, and find those that repeat another.
 
     Rows lie in 0..shape[0]-1 and columns in 0..shape[1]-1, and there are fewer than 2**31 cells.
-    Two counting sorts: linear time in cells, rows and columns, but for runs of duplicates that come
-    with falling timestamps.
+    A radix sort: linear time, but for runs of duplicates that come with falling timestamps, and for
+    shapes so large that row, column and place together have more than 64 bits.
 
     Returns
     -------
-    order : int64, shape (n,)
+    order : int32, shape (n,)
     starts : int64, shape (n_distinct,)
         Where each distinct (row, column) begins in the order.
     """
-    order = _radix_order(rows, columns, *shape)
-    starts = _runs(order, rows, columns)
+    bits = [max(0, size - 1).bit_length() for size in (*shape, len(rows))]
+    if sum(bits) <= _WORD_BITS:
+        order, starts = _unpack(_sorted_words(rows, columns, *bits), bits[-1])
+    else:
+        order = np.lexsort((columns, rows)).astype(np.int32)
+        cells = np.stack([rows[order], columns[order]])
+        starts = np.flatnonzero((np.diff(cells, prepend=-1) != 0).any(axis=0))
     if timestamps is not None and starts.shape[0] < order.shape[0]:
         _sort_runs(order, starts, timestamps)
     return order, starts
