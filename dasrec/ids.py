@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dasrec.errors import InputError
-from dasrec.typing import ResolvedIds
+from dasrec.typing import Ints, Longs, ResolvedIds
 
 _PLAIN_INTEGER = r"^(0|-?[1-9][0-9]{0,18})$"
 _UUID = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
@@ -116,6 +116,47 @@ def listed_ids(ids: Iterable[Any], kind: ResolvedIds, *, what: str) -> tuple[int
 def _whole(text: str) -> int | None:
     number = int(text) if re.fullmatch(_PLAIN_INTEGER, text) else None
     return number if number is not None and -(2**63) <= number < 2**63 else None
+
+
+def number_texts(column: pd.Series) -> tuple[Ints, pd.Series, Longs]:
+    """Number texts without gaps in ascending order of code points; none is missing.
+
+    Returns
+    -------
+    codes : int32, shape (n,)
+    distinct : Series of str, ascending
+    counts : int64, how often each occurs
+    """
+    found = _whole_array(column).dictionary_encode()
+    order = pc.array_sort_indices(found.dictionary)  # by bytes of UTF-8: the same order
+    codes = found.indices.to_numpy()
+    ranks = np.empty(len(order), np.int32)
+    ranks[order.to_numpy()] = np.arange(len(order), dtype=np.int32)
+    codes = ranks[codes]
+    distinct: pd.Series = found.dictionary.take(order).to_pandas(types_mapper=pandas_type)
+    return codes, distinct, np.bincount(codes, minlength=len(order))
+
+
+def text_bytes(texts: pd.Series) -> tuple[Longs, NDArray[np.uint8]]:
+    """Lay texts one after the other in UTF-8: where each begins, and after them the end; bytes."""
+    array = _whole_array(texts).cast(pa.large_string())
+    _, offsets, content = array.buffers()
+    first = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+    laid = np.frombuffer(content or b"", np.uint8)
+    return first - first[0], laid[first[0] : first[-1]]
+
+
+def texts_of(offsets: Longs, content: NDArray[np.uint8]) -> pd.Series:
+    """Return what :func:`text_bytes` laid down, or a range of it."""
+    buffers = [pa.py_buffer(np.ascontiguousarray(each)) for each in (offsets - offsets[0], content)]
+    array = pa.LargeStringArray.from_buffers(len(offsets) - 1, *buffers)
+    found: pd.Series = array.to_pandas(types_mapper=pandas_type)
+    return found
+
+
+def _whole_array(texts: pd.Series) -> Any:
+    array = pa.chunked_array(texts)
+    return array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
 
 
 def pandas_type(kind: pa.DataType) -> Any:

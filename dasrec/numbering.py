@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dasrec import files
 from dasrec.errors import InputError
+from dasrec.ids import number_texts, text_bytes, texts_of
 from dasrec.journal import Journal, Shared
 from dasrec.kernels.hashing import number_ids
 from dasrec.typing import Bools, Ids, Ints, Longs
@@ -21,9 +23,6 @@ ID_ROWS = 2**13
 
 MERGE_ROWS = 2**21
 """Entries that one merging task holds; an id counts once for each part that has it."""
-
-
-_NO_TEXTS = pd.DataFrame({"ids": pd.Series([], dtype="str"), "counts": np.empty(0, np.int64)})
 
 
 class IdFiles(NamedTuple):
@@ -38,7 +37,7 @@ class IdFiles(NamedTuple):
 class IdRange(NamedTuple):
     """The distinct ids of all parts within a range, and what number each part's ids have."""
 
-    folder: str
+    ids: IdFiles
     base: int  # the number of the first id
     offsets: Longs  # where each part's ranks begin in the file of ranks
 
@@ -55,7 +54,7 @@ class MergedIds(NamedTuple):
         """Return the numbers of one part's distinct ids, in their order."""
         pieces = [
             files.read_column(
-                files.join(each.folder, "ranks"),
+                files.join(each.ids.folder, "ranks"),
                 np.int32,
                 each.offsets[part],
                 each.offsets[part + 1],
@@ -78,7 +77,8 @@ class MergedIds(NamedTuple):
 
     def _all(self) -> Iterator[Ids]:
         for each in self.ranges:
-            yield _to_ids(_load(files.join(each.folder, "ids"))["ids"])
+            ids = _read_ids(each.ids, 0, each.ids.n)
+            yield ids.to_numpy(np.int64 if each.ids.whole else object)
 
     def light(self) -> MergedIds:
         """Return the same without counts, small enough to travel with tasks."""
@@ -103,32 +103,36 @@ def factorize(column: pd.Series) -> tuple[Ints, pd.Series, Longs]:
     ids : Series of the distinct ids, ascending
     counts : int64, how often each occurs
     """
-    codes: Any
-    ids: Any
-    if pd.api.types.is_integer_dtype(column.dtype):
-        codes, ids = number_ids(column.to_numpy(np.int64))
-    else:
-        codes, ids = pd.factorize(column, sort=True)
-    return (
-        codes.astype(np.int32, copy=False),
-        pd.Series(ids, copy=False),
-        np.bincount(codes, minlength=len(ids)),
-    )
+    if not pd.api.types.is_integer_dtype(column.dtype):
+        return number_texts(column)
+    codes, ids = number_ids(column.to_numpy(np.int64))
+    return codes, pd.Series(ids, copy=False), np.bincount(codes, minlength=len(ids))
 
 
 def save_ids(folder: str, ids: pd.Series, counts: Longs) -> IdFiles:
     """Write the distinct ids of one part, so that ranges of them can be read."""
     files.make_folder(folder)
     whole = pd.api.types.is_integer_dtype(ids.dtype)
+    found: dict[str, NDArray[Any]] = {"counts": counts}
     if whole:
-        with files.writing(folder):
-            files.write_column(files.join(folder, "ids"), ids.to_numpy(np.int64))
-            files.write_column(files.join(folder, "counts"), counts)
-    else:  # texts have no places by number: equal files, of which a range needs some
-        for number, start in enumerate(range(0, len(ids), ID_ROWS)):
-            rows = slice(start, start + ID_ROWS)
-            _save(files.join(folder, str(number)), ids.iloc[rows], counts[rows])
+        found["ids"] = ids.to_numpy(np.int64)
+    else:
+        found["offsets"], found["texts"] = text_bytes(ids)
+    with files.writing(folder):
+        for name, values in found.items():
+            files.write_column(files.join(folder, name), values)
     return IdFiles(folder, ids.iloc[::ID_ROWS].tolist(), len(ids), whole)
+
+
+def _read_ids(part: IdFiles, start: int, stop: int) -> pd.Series:
+    """Return ids ``start:stop`` of a part."""
+    if part.whole:
+        ids = files.read_column(files.join(part.folder, "ids"), np.int64, start, stop)
+        return pd.Series(ids, copy=False)
+    place = files.join(part.folder, "offsets")
+    offsets = files.read_column(place, np.int64, start, stop + 1)
+    place = files.join(part.folder, "texts")
+    return texts_of(offsets, files.read_column(place, np.uint8, offsets[0], offsets[-1]))
 
 
 def merge_ids(parts: Sequence[IdFiles], journal: Journal, *, what: str) -> MergedIds:
@@ -143,13 +147,13 @@ def merge_ids(parts: Sequence[IdFiles], journal: Journal, *, what: str) -> Merge
     ]
     merged = journal.run(_merge_range, arguments, name=f"ingest-{what}-ids")
     ranges, base = [], 0
-    for (_, _, _, folder), (counts, offsets) in zip(arguments, merged, strict=True):
-        ranges.append(IdRange(folder, base, offsets))
+    for ids, counts, offsets in merged:
+        ranges.append(IdRange(ids, base, offsets))
         base += len(counts)
     if base > np.iinfo(np.int32).max:
         msg = f"there are {base:,} {what} ids; at most {np.iinfo(np.int32).max:,} can be numbered"
         raise InputError(msg)
-    return MergedIds(ranges, np.concatenate([counts for counts, _ in merged]))
+    return MergedIds(ranges, np.concatenate([counts for _, counts, _ in merged]))
 
 
 def _edges(parts: Sequence[IdFiles]) -> list[Any]:
@@ -160,57 +164,28 @@ def _edges(parts: Sequence[IdFiles]) -> list[Any]:
     return [None, *inner, None]
 
 
-def _merge_range(parts: Shared, low: Any, high: Any, folder: str) -> tuple[Longs, Longs]:
-    """Merge the ids in [low, high): counts of each id, and where each part's ranks begin."""
+def _merge_range(parts: Shared, low: Any, high: Any, folder: str) -> tuple[IdFiles, Longs, Longs]:
+    """Merge the ids in [low, high): them, the counts of each, where each part's ranks begin."""
     found = [_read_range(part, low, high) for part in parts.load()]
     offsets = np.concatenate(([0], np.cumsum([len(ids) for ids, _ in found])))
     codes, ids, _ = factorize(pd.concat([ids for ids, _ in found], ignore_index=True))
     occurs = np.concatenate([each for _, each in found])
     counts = np.bincount(codes, weights=occurs, minlength=len(ids)).astype(np.int64)
-    files.make_folder(folder)
-    _save(files.join(folder, "ids"), ids, counts)
+    saved = save_ids(folder, ids, counts)
     with files.writing(folder):
         files.write_column(files.join(folder, "ranks"), codes)
-    return counts, offsets
+    return saved._replace(firsts=[]), counts, offsets
 
 
 def _read_range(part: IdFiles, low: Any, high: Any) -> tuple[pd.Series, Longs]:
     """Return the ids of a part in [low, high) and how often each occurs."""
     first = 0 if low is None else max(0, bisect.bisect_right(part.firsts, low) - 1)
     stop = len(part.firsts) if high is None else bisect.bisect_left(part.firsts, high)
-    stop = min(max(stop, first + 1), len(part.firsts))
-    if part.whole:
-        rows = first * ID_ROWS, min(stop * ID_ROWS, part.n)
-        ids = files.read_column(files.join(part.folder, "ids"), np.int64, *rows)
-        counts = files.read_column(files.join(part.folder, "counts"), np.int64, *rows)
-        within = slice(
-            None if low is None else np.searchsorted(ids, low),
-            None if high is None else np.searchsorted(ids, high),
-        )
-        return pd.Series(ids[within], copy=False), counts[within]
-    loaded = [_load(files.join(part.folder, str(number))) for number in range(first, stop)]
-    frame = pd.concat([_NO_TEXTS, *loaded], ignore_index=True)
-    keep = np.ones(len(frame), np.bool_)
-    if low is not None:
-        keep &= (frame["ids"] >= low).to_numpy(np.bool_)
-    if high is not None:
-        keep &= (frame["ids"] < high).to_numpy(np.bool_)
-    return frame["ids"][keep], frame["counts"].to_numpy(np.int64)[keep]
-
-
-def _save(path: str, ids: pd.Series, counts: Longs) -> None:
-    fs, inside = files.locate(path)
-    frame = pd.DataFrame({"ids": ids.reset_index(drop=True), "counts": counts}, copy=False)
-    with files.writing(path), fs.open(inside, "wb") as out:
-        frame.to_feather(out, compression="lz4")
-
-
-def _load(path: str) -> pd.DataFrame:
-    fs, inside = files.locate(path)
-    with files.reaching(path), fs.open(inside, "rb") as source:
-        return pd.read_feather(source)
-
-
-def _to_ids(column: pd.Series) -> Ids:
-    whole = pd.api.types.is_integer_dtype(column.dtype)
-    return column.to_numpy(np.int64) if whole else column.to_numpy(object)
+    rows = first * ID_ROWS, min(max(stop, first + 1) * ID_ROWS, part.n)
+    ids = _read_ids(part, *rows)
+    counts = files.read_column(files.join(part.folder, "counts"), np.int64, *rows)
+    within = slice(
+        None if low is None else ids.searchsorted(low),
+        None if high is None else ids.searchsorted(high),
+    )
+    return ids.iloc[within], counts[within]
