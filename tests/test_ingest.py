@@ -485,6 +485,15 @@ def full_after(n: int, original: Callable[..., Any]) -> Callable[..., Any]:
     return write
 
 
+def full_at(last: str, original: Any) -> Any:
+    """Write what is not called so, then have no room."""
+
+    def write(place: str, *arguments: Any) -> Any:
+        return full_disk() if place.endswith(f"/{last}") else original(place, *arguments)
+
+    return write
+
+
 FAILURES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "at once": lambda patch: patch.setattr(store.zarr, "open_group", full_disk),
     "scratch folder": lambda patch: patch.setattr(LocalFileSystem, "makedirs", full_disk),
@@ -495,7 +504,7 @@ FAILURES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         files, "write_column", full_after(9, files.write_column)
     ),
     "vocabulary": lambda patch: patch.setattr(
-        pd.DataFrame, "to_feather", full_after(1, pd.DataFrame.to_feather)
+        files, "write_column", full_at("ranks", files.write_column)
     ),
     "first Zarr file": lambda patch: patch.setattr(LocalStore, "set", full_disk),
     "later Zarr files": lambda patch: patch.setattr(
