@@ -36,6 +36,8 @@ from dasrec.split import (
     split_random,
     split_users,
 )
+from dasrec.sweeps import plan_fit
+from dasrec.training import Training
 from dasrec.upkeep import compact, forget, verify
 
 __version__ = "0.1.0"
@@ -65,6 +67,7 @@ __all__ = [
     "StoreError",
     "TfIdf",
     "TimeDecay",
+    "Training",
     "ZScore",
     "append_interactions",
     "by_session",
@@ -80,6 +83,7 @@ __all__ = [
     "load_model",
     "open_interactions",
     "parse_split",
+    "plan_fit",
     "plan_ingest",
     "pseudonymise",
     "read_events",

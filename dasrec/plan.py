@@ -91,7 +91,7 @@ def plan_ingest(events: Events, *, memory: str | int | None = None) -> IngestPla
         msg = f"the rows of {events.source} are not known before it is computed; pass files"
         raise InputError(msg)
     n_parts = len(events.sources)
-    task, (base, most_bytes, threads) = _task_bytes(n_rows, n_parts), _room(memory)
+    task, (base, most_bytes, threads) = _task_bytes(n_rows, n_parts), room(memory)
     at_once = _fitting(task, base, most_bytes, threads)
     n_blocks = -(-n_rows // block_cells(n_rows))
     n_shards = -(-n_rows // store.SHARD_CELLS)
@@ -120,7 +120,7 @@ def allowed_tasks(events: Events, memory: str | int | None) -> int | None:
     if memory is None:
         return None
     task = _task_bytes(events.count_rows(), len(events.sources))
-    base, most_bytes, threads = _room(memory)
+    base, most_bytes, threads = room(memory)
     at_once = _fitting(task, base, most_bytes, threads)
     if blocks.active_client() is not None and at_once < threads:
         _refuse(
@@ -134,7 +134,7 @@ def allowed_tasks(events: Events, memory: str | int | None) -> int | None:
 def check_held(n_ids: int, budget: str | int | None) -> None:
     """Refuse if what the caller holds of each user and item is more than it may."""
     if budget is not None:
-        base, most_bytes, _ = _room(budget)
+        base, most_bytes, _ = room(budget)
         if (need := base + _HELD_ID_BYTES * n_ids) > most_bytes:
             _refuse(need, most_bytes, f"there are {n_ids:,} users and items; give it more")
 
@@ -149,7 +149,7 @@ def _task_bytes(n_rows: int | None, n_parts: int) -> int:
     return max(_SCAN_ROW_BYTES * rows, _BLOCK_CELL_BYTES * cells, _SHARD_CELL_BYTES * shard)
 
 
-def _room(budget: str | int | None) -> tuple[int, int, int]:
+def room(budget: str | int | None) -> tuple[int, int, int]:
     """Return what a process holds before it begins, what it may hold, and how many threads it has.
 
     On a cluster each worker may hold the same; there what counts is that of the smallest.

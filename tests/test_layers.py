@@ -36,6 +36,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("ingest",),
     ("upkeep", "interop"),
     ("split", "normalise"),
+    ("sweeps", "training"),
     ("models",),
     ("metrics",),
     ("evaluate",),

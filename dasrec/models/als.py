@@ -2,103 +2,107 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import ClassVar, Literal
 
 import numpy as np
 import xarray as xr
-from threadpoolctl import threadpool_limits
 
-from dasrec import blocks, memory
+from dasrec import files
 from dasrec.checks import check_choice, check_count, check_number, seed_of
 from dasrec.errors import InputError
 from dasrec.interactions import Interactions
-from dasrec.kernels.solve import solve_rows
 from dasrec.models.base import Model, label, label_factors
-from dasrec.schema import ITEM, ITERATION, USER, USER_ITEMS
+from dasrec.schema import ITEM, ITEM_USERS, USER, USER_ITEMS
+from dasrec.sweeps import CACHE, Half, Swept, eigenbasis, gram, plan_fit, rotate, sweep
+from dasrec.training import Course, Record, Training
 from dasrec.typing import Floats, Rng, Side
 
-logger = logging.getLogger(__name__)
+_PRECISE = 1e-8
+Solver = Literal["auto", "exact", "cg"]
 
 INIT_SCALE = 0.1
 """Standard deviation of the length of an initial item vector."""
 
 
-@dataclass(frozen=True)
-class _Half:
-    """What a half-sweep holds fixed, and the objective of each row that it solves.
-
-    sum_j c_j (t_j - v_j . x)^2 + x' R diag(base) R' x + scale (n + shift)^exponent |x|^2
-    """
-
-    vectors: Floats  # v, in the basis R
-    base: Floats
-    rotation: Floats | None
-    offsets: Floats | None  # explicit: what is predicted without x, by column
-    scale: float
-    shift: float
-    exponent: float
-
-
-@dataclass(frozen=True)
-class _Swept:
-    """One side after a half-sweep."""
-
-    vectors: Floats
-    loss: float
-    penalty: float
-
-
 class _Alternating(Model):
-    """What both objectives share: alternate exact half-sweeps over row blocks of the store."""
+    """What both objectives share: alternate half-sweeps over row blocks of the store."""
 
     factors: int
     regularization: float
     iterations: int
+    solver: Solver
+    tolerance: float
     rng: Rng
+    seed_: xr.DataArray
+    history_: xr.Dataset
 
     def _check(self) -> None:
         check_count(self.factors, name="factors")
         check_count(self.iterations, name="iterations")
         check_number(self.regularization, name="regularization", above=0)
+        check_choice(self.solver, name="solver", choices=("auto", "exact", "cg"))
+        check_number(self.tolerance, name="tolerance", above=0)
 
-    def _learn(self, interactions: Interactions) -> None:
-        size = 12 * (interactions.n_users + interactions.n_items) * (self.factors + 1)
-        memory.check_fits(
-            size,
-            limit=memory.limit(),
-            what=f"fitting {self.factors} factors of {interactions.n_users:,} users "
-            f"and {interactions.n_items:,} items",
-            remedy="use fewer factors, or drop rare users and items with min_user and min_item",
-        )
-        seed = seed_of(self.rng)
+    def _learn(self, interactions: Interactions, training: Training) -> None:
+        plan = plan_fit(interactions, factors=self.factors, memory=training.memory)
+        course = Course(training, self.name, self.iterations)
+        before = self.resumed(interactions, training)
+        seed = int(before.seed_) if before else seed_of(self.rng)
         self.seed_ = label(np.array(seed, np.int64))
         self._prepare(interactions)
         items = self._first_items(interactions.n_items, seed)
-        history = []
-        for users_swept, items_swept, seconds in self._sweeps(interactions, items):
-            history.append({**self._facts(users_swept, items_swept), "seconds": seconds})
-            logger.info("%s iteration %d: %s", self.name, len(history), history[-1])
-        self._keep(interactions, users_swept.vectors, items_swept.vectors)
-        self.history_ = xr.Dataset(
-            {key: (ITERATION, [each[key] for each in history]) for key in history[0]},
-            coords={ITERATION: np.arange(1, len(history) + 1)},
-        )
+        users = np.zeros((interactions.n_users, items.shape[1]), np.float32)
+        if before:
+            course.restore(before.history_)
+            users, items = before._state()
+        best = self._best(training) or (users, items)
+        sweeps = partial(sweep, interactions, fit=files.token(), cache_bytes=plan.cache_bytes)
+        try:
+            for _ in course:
+                users, items, facts = self._iterate(interactions, sweeps, users, items)
+                self._keep(interactions, users, items)
+                if course.record(facts, self):
+                    best = users, items
+        finally:
+            CACHE.clear()
+        self._keep(interactions, *best)
+        self.history_ = course.dataset()
 
-    def _sweeps(
-        self, interactions: Interactions, items: Floats
-    ) -> Iterator[tuple[_Swept, _Swept, float]]:
-        for _ in blocks.track(self.iterations, name=f"fit {self.name}"):
-            start = time.perf_counter()
-            users = sweep(interactions, "user_items", self._half(items, interactions.n_items))
-            turned = sweep(
-                interactions, "item_users", self._half(users.vectors, interactions.n_users)
-            )
-            items = turned.vectors
-            yield users, turned, time.perf_counter() - start
+    def _best(self, training: Training) -> tuple[Floats, Floats] | None:
+        """Return the best state so far of a fit that goes on, if it has been kept."""
+        place = training.best_place() if training.resume else None
+        found = self.open_saved(place) if place else None
+        return found._state() if found else None
+
+    def _iterate(
+        self, interactions: Interactions, sweeps: Callable[..., Swept], users: Floats, items: Floats
+    ) -> tuple[Floats, Floats, Record]:
+        """Solve users, then items; each comes back in the basis of what was held fixed last."""
+        start = time.perf_counter()
+        half = self._half(items, users, interactions.n_items)
+        by_user = sweeps(USER_ITEMS, half)
+        items = half.vectors if half.rotation is not None else items
+        half = self._half(by_user.vectors, items, interactions.n_users)
+        by_item = sweeps(ITEM_USERS, half)
+        users = half.vectors if half.rotation is not None else by_user.vectors
+        facts = self._facts(replace(by_user, vectors=users), by_item)
+        seconds = time.perf_counter() - start
+        gap = by_user.gap + by_item.gap
+        return users, by_item.vectors, {**facts, "gap": gap, "seconds": seconds}
+
+    def _tolerance(self, *, exact_up_to: int) -> float | None:
+        """Return what conjugate gradients are to reach, or None for direct solutions."""
+        if self.solver == "auto":
+            return None if self.factors <= exact_up_to else self.tolerance
+        return None if self.solver == "exact" else self.tolerance
+
+    def _state(self) -> tuple[Floats, Floats]:
+        """Return what an iteration starts from."""
+        raise NotImplementedError
 
     def _first_items(self, n_items: int, seed: int) -> Floats:
         draw = np.random.default_rng(seed).standard_normal((n_items, self.factors), np.float32)
@@ -107,11 +111,11 @@ class _Alternating(Model):
     def _prepare(self, interactions: Interactions) -> None:
         """Learn what the sweeps start from."""
 
-    def _half(self, vectors: Floats, n_rows: int) -> _Half:
+    def _half(self, vectors: Floats, start: Floats | None, n_rows: int) -> Half:
         """Describe the half-sweep that holds these vectors fixed."""
         raise NotImplementedError
 
-    def _facts(self, users: _Swept, items: _Swept) -> dict[str, float]:
+    def _facts(self, users: Swept, items: Swept) -> dict[str, float]:
         """Return what the history records of an iteration; ``objective`` is among it."""
         raise NotImplementedError
 
@@ -143,6 +147,11 @@ class ImplicitALS(_Alternating):
         1 scales the regularisation with activity and with the size of the catalogue, 0 makes it
         the same for all; at 0.5 one ``regularization`` suits catalogues of very different sizes.
     iterations : int
+    solver : {"auto", "exact", "cg"}
+        How rows are solved: directly, or by conjugate gradients; "auto" takes the latter.
+    tolerance : float, > 0
+        Of conjugate gradients: what the objective of a row may be above its least value, in terms
+        of what it is without factors. ``gap`` in the history adds up what it may be for all rows.
     rng : int, numpy.random.Generator or None
         Seed of the initial item vectors.
 
@@ -152,12 +161,13 @@ class ImplicitALS(_Alternating):
         Zeros for users and items without interactions.
     item_shares_ : xarray.DataArray, float32, dim (item)
         Share of users who have used each item: the scores for users without interactions.
-    history_ : xarray.Dataset, dim (iteration): ``objective``, ``seconds``
+    history_ : xarray.Dataset, dim (iteration): ``objective``, ``gap``, ``seconds``,
+        and what a monitor found
 
     Notes
     -----
-    Cost of an iteration: see :func:`dasrec.kernels.solve.solve_rows`, for each side. Both factor
-    matrices are held by every worker. Rendle, Krichene, Zhang and Koren, "Revisiting the
+    Cost of an iteration: see :func:`dasrec.kernels.conjugate.refine_rows`, for each side. Both
+    factor matrices are held by every worker. Rendle, Krichene, Zhang and Koren, "Revisiting the
     performance of iALS on item recommendation benchmarks", RecSys 2022,
     doi:10.1145/3523227.3548486.
     """
@@ -167,7 +177,7 @@ class ImplicitALS(_Alternating):
     item_factors_: xr.DataArray
     item_shares_: xr.DataArray
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that can be tuned
         self,
         *,
         factors: int = 64,
@@ -175,6 +185,8 @@ class ImplicitALS(_Alternating):
         unobserved_weight: float = 1.0,
         regularization_exponent: float = 0.5,
         iterations: int = 15,
+        solver: Solver = "auto",
+        tolerance: float = 1e-5,
         rng: Rng = None,
     ) -> None:
         self.factors = factors
@@ -182,6 +194,8 @@ class ImplicitALS(_Alternating):
         self.unobserved_weight = unobserved_weight
         self.regularization_exponent = regularization_exponent
         self.iterations = iterations
+        self.solver = solver
+        self.tolerance = tolerance
         self.rng = rng
 
     def _check(self) -> None:
@@ -189,27 +203,32 @@ class ImplicitALS(_Alternating):
         check_number(self.unobserved_weight, name="unobserved_weight", above=0)
         check_number(self.regularization_exponent, name="regularization_exponent")
 
-    def _half(self, vectors: Floats, n_rows: int) -> _Half:
-        values, rotation = np.linalg.eigh(gram(vectors))
-        return _Half(
-            vectors=vectors @ rotation.astype(np.float32),
-            base=(self.unobserved_weight * np.maximum(values, 0)).astype(np.float32),
-            rotation=rotation.astype(np.float32),
+    def _half(self, vectors: Floats, start: Floats | None, n_rows: int) -> Half:
+        values, rotation = eigenbasis(vectors)
+        return Half(
+            vectors=rotate(vectors, rotation),
+            base=(self.unobserved_weight * values).astype(np.float32),
+            rotation=rotation,
             offsets=None,
             scale=self.regularization,
             shift=self.unobserved_weight * n_rows,
             exponent=self.regularization_exponent,
+            start=start,
+            tolerance=self._tolerance(exact_up_to=0),
         )
 
-    def _facts(self, users: _Swept, items: _Swept) -> dict[str, float]:
+    def _state(self) -> tuple[Floats, Floats]:
+        return self.user_factors_.values, self.item_factors_.values
+
+    def _facts(self, users: Swept, items: Swept) -> dict[str, float]:
         # sum over all cells of (x . y)^2 = <X'X, Y'Y>
         everywhere = float((gram(users.vectors) * gram(items.vectors)).sum())
         penalty = users.penalty + items.penalty
         return {"objective": items.loss + self.unobserved_weight * everywhere + penalty}
 
     def _keep(self, interactions: Interactions, users: Floats, items: Floats) -> None:
-        self.user_factors_ = label_factors(users, USER, interactions.user_ids)
-        self.item_factors_ = label_factors(items, ITEM, interactions.item_ids)
+        self.user_factors_ = label_factors(users, USER, self.user_ids_)
+        self.item_factors_ = label_factors(items, ITEM, self.item_ids_)
         counts = interactions.counts("item_users")
         self.item_shares_ = label((counts / interactions.n_users).astype(np.float32), ITEM)
 
@@ -221,8 +240,10 @@ class ImplicitALS(_Alternating):
     def fold_in(self, interactions: Interactions) -> Floats:
         """Solve every user's vector from these interactions, items held fixed."""
         self.check_belongs(interactions)
-        half = self._half(self.item_factors_.values, interactions.n_items)
-        return _with_fallback(sweep(interactions, "user_items", half).vectors)
+        half = _precise(self._half(self.item_factors_.values, None, interactions.n_items))
+        rotated = sweep(interactions, USER_ITEMS, half).vectors
+        assert half.rotation is not None
+        return _with_fallback(rotate(rotated, np.ascontiguousarray(half.rotation.T)))
 
 
 class ALS(_Alternating):
@@ -244,6 +265,12 @@ class ALS(_Alternating):
     iterations : int
     biases : bool
         Whether users and items have biases; the mean is there anyway.
+    solver : {"auto", "exact", "cg"}
+        How rows are solved: directly, or by conjugate gradients; "auto" takes the former up to 64
+        factors.
+    tolerance : float, > 0
+        Of conjugate gradients: what the objective of a row may be above its least value, in terms
+        of what it is without factors. ``gap`` in the history adds up what it may be for all rows.
     rng : int, numpy.random.Generator or None
         Seed of the initial item vectors.
 
@@ -252,7 +279,7 @@ class ALS(_Alternating):
     user_factors_, item_factors_ : xarray.DataArray, float32, dims (user, factor), (item, factor)
     user_biases_, item_biases_ : xarray.DataArray, float32, dims (user), (item)
     mean_ : xarray.DataArray, float32, no dims
-    history_ : xarray.Dataset, dim (iteration): ``objective``, ``train_rmse``, ``seconds``
+    history_ : xarray.Dataset, dim (iteration): ``objective``, ``train_rmse``, ``gap``, ``seconds``
 
     Notes
     -----
@@ -272,12 +299,16 @@ class ALS(_Alternating):
         regularization: float = 0.12,
         iterations: int = 20,
         biases: bool = True,
+        solver: Solver = "auto",
+        tolerance: float = 1e-5,
         rng: Rng = None,
     ) -> None:
         self.factors = factors
         self.regularization = regularization
         self.iterations = iterations
         self.biases = biases
+        self.solver = solver
+        self.tolerance = tolerance
         self.rng = rng
 
     def _check(self) -> None:
@@ -296,11 +327,11 @@ class ALS(_Alternating):
     def _first_items(self, n_items: int, seed: int) -> Floats:
         return np.column_stack([super()._first_items(n_items, seed), np.zeros(n_items, np.float32)])
 
-    def _half(self, vectors: Floats, n_rows: int) -> _Half:
+    def _half(self, vectors: Floats, start: Floats | None, n_rows: int) -> Half:
         # the bias of a row is the weight of a constant 1 beside the other side's factors
         del n_rows
         ones = np.full((len(vectors), 1), self.biases, np.float32)
-        return _Half(
+        return Half(
             vectors=np.column_stack([vectors[:, :-1], ones]),
             base=np.zeros(vectors.shape[1], np.float32),
             rotation=None,
@@ -308,15 +339,23 @@ class ALS(_Alternating):
             scale=self.regularization,
             shift=0.0,
             exponent=1.0,
+            start=start,
+            tolerance=self._tolerance(exact_up_to=64),
         )
 
-    def _facts(self, users: _Swept, items: _Swept) -> dict[str, float]:
+    def _state(self) -> tuple[Floats, Floats]:
+        return (
+            np.column_stack([self.user_factors_.values, self.user_biases_.values]),
+            np.column_stack([self.item_factors_.values, self.item_biases_.values]),
+        )
+
+    def _facts(self, users: Swept, items: Swept) -> dict[str, float]:
         objective = items.loss + users.penalty + items.penalty
         return {"objective": objective, "train_rmse": float(np.sqrt(items.loss / self._n))}
 
     def _keep(self, interactions: Interactions, users: Floats, items: Floats) -> None:
-        self.user_factors_ = label_factors(users[:, :-1], USER, interactions.user_ids)
-        self.item_factors_ = label_factors(items[:, :-1], ITEM, interactions.item_ids)
+        self.user_factors_ = label_factors(users[:, :-1], USER, self.user_ids_)
+        self.item_factors_ = label_factors(items[:, :-1], ITEM, self.item_ids_)
         self.user_biases_ = label(users[:, -1], USER)
         self.item_biases_ = label(items[:, -1], ITEM)
 
@@ -329,8 +368,8 @@ class ALS(_Alternating):
         """Solve every user's vector and bias from these interactions, items held fixed."""
         self.check_belongs(interactions)
         items = np.column_stack([self.item_factors_.values, self.item_biases_.values])
-        half = self._half(items, interactions.n_items)
-        return self._with_mean(sweep(interactions, "user_items", half).vectors)
+        half = _precise(self._half(items, None, interactions.n_items))
+        return self._with_mean(sweep(interactions, USER_ITEMS, half).vectors)
 
     def _with_mean(self, users: Floats) -> Floats:
         biases = users[:, -1:] + self.mean_.values
@@ -341,56 +380,14 @@ class ALS(_Alternating):
         return np.column_stack([self.item_factors_.values, np.ones_like(biases), biases])
 
 
+def _precise(half: Half) -> Half:
+    """Solve as exactly as float32 goes: no later sweep mends what is left undone."""
+    return half if half.tolerance is None else replace(half, tolerance=_PRECISE)
+
+
 def _with_fallback(users: Floats) -> Floats:
     """Append what ranks items by popularity for users of whom nothing is known."""
     return np.column_stack([users, ~users.any(axis=1, keepdims=True)]).astype(np.float32)
-
-
-def gram(vectors: Floats) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Return V'V, float64, shape (k, k); the same bits however many threads the machine has."""
-    total = np.zeros((vectors.shape[1], vectors.shape[1]))
-    with threadpool_limits(1, "blas"):
-        for start in range(0, len(vectors), 2**16):
-            part = vectors[start : start + 2**16]
-            total += part.T @ part
-    return total
-
-
-def sweep(view: Interactions, side: Side, half: _Half) -> _Swept:
-    """Solve all rows of one side, block by block."""
-    name = "als-user-sweep" if side == USER_ITEMS else "als-item-sweep"
-    parts = view.map_blocks(_sweep_block, side, blocks.share(half), name=name, progress=False)
-    return _Swept(
-        np.concatenate([part.vectors for part in parts]),
-        sum(part.loss for part in parts),
-        sum(part.penalty for part in parts),
-    )
-
-
-def _sweep_block(view: Interactions, side: Side, start: int, stop: int, half: _Half) -> _Swept:
-    block = view.read_rows(side, start, stop)
-    if half.offsets is None:
-        if (block.data < 0).any():
-            msg = f"{view.url} holds negative weights; implicit feedback needs weights >= 0"
-            raise InputError(msg)
-        weights, targets = block.data, np.ones_like(block.data)
-    else:
-        weights, targets = np.ones_like(block.data), block.data - half.offsets[block.indices]
-    counts = np.diff(block.indptr).astype(np.float64)
-    ridge = half.scale * (counts + half.shift) ** half.exponent
-    vectors, loss = solve_rows(
-        block.indptr,
-        block.indices,
-        weights,
-        targets,
-        half.vectors,
-        half.base,
-        np.maximum(ridge, np.finfo(np.float32).tiny).astype(np.float32),
-    )
-    penalty = float(ridge @ np.square(vectors, dtype=np.float64).sum(axis=1))
-    if half.rotation is not None:
-        vectors = vectors @ half.rotation.T
-    return _Swept(vectors, float(loss.sum()), penalty)
 
 
 def _sums(view: Interactions, side: Side, start: int, stop: int) -> tuple[float, int]:

@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from dasrec import store
+from dasrec import files, store, versions
 from dasrec.checks import check_lengths
 from dasrec.errors import InputError, MismatchError
 from dasrec.interactions import Interactions
@@ -21,6 +21,7 @@ from dasrec.kernels.csr import indptr_of
 from dasrec.kernels.topk import mask_tile, push_tile, sort_heaps
 from dasrec.memory import SCORE_CELLS
 from dasrec.schema import FACTOR, ITEM, ITEM_ID, MODEL_KIND, RANK, USER, USER_ID, USER_ITEMS
+from dasrec.training import Training
 from dasrec.typing import Floats, Ids, Ints, Longs
 from dasrec.vocabulary import Vocabulary
 
@@ -47,7 +48,9 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
     item_ids_: Vocabulary
     trained_on_: dict[str, Any]
 
-    def fit(self, interactions: Interactions, y: None = None) -> Self:
+    def fit(
+        self, interactions: Interactions, y: None = None, *, training: Training | None = None
+    ) -> Self:
         """Learn from the interactions, eagerly, and return the model itself.
 
         Interrupted or refused, it leaves the model as it was.
@@ -58,6 +61,8 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
             A whole store or the ``train`` part of a split.
         y : None
             Ignored; there for scikit-learn's sake.
+        training : Training, optional
+            How to watch, limit, stop and keep a fit that goes in iterations; ignored by others.
 
         Raises
         ------
@@ -67,13 +72,15 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
             The factors would not fit in memory; nothing was started.
         """
         self._check()
+        training = training or Training()
+        training.check()
         before = dict(vars(self))
         try:
-            self._learn(interactions)
             # a model outlives the store it was fitted on
             self.user_ids_ = interactions.user_ids.load()
             self.item_ids_ = interactions.item_ids.load()
             self.trained_on_ = view_of(interactions)
+            self._learn(interactions, training)
         except BaseException:
             # half of a new fit does not go with the rest of the one before
             self.__dict__ = before
@@ -85,7 +92,7 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
         """Refuse parameters that are out of range."""
 
     @abstractmethod
-    def _learn(self, interactions: Interactions) -> None:
+    def _learn(self, interactions: Interactions, training: Training) -> None:
         """Set the learned attributes."""
 
     @abstractmethod
@@ -201,7 +208,7 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
             draft.commit(
                 {
                     "model": self.name,
-                    "parameters": _plain(self.get_params()),
+                    "parameters": plain(self.get_params()),
                     "trained_on": self.trained_on_,
                 }
             )
@@ -209,6 +216,46 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
             draft.abandon()
             raise
         return draft.url
+
+    def open_saved(self, url: str | os.PathLike[str]) -> Self | None:
+        """Open a model of this class where :meth:`save` has written one; None if nothing is there.
+
+        Raises
+        ------
+        MismatchError
+            It is a model of another class.
+        """
+        if not versions.list_versions(files.absolute(url)):
+            return None
+        pointer = versions.read_pointer(os.fspath(url), MODEL_KIND)
+        if pointer.facts["model"] != self.name:
+            msg = f"{url} holds a model {pointer.facts['model']!r}; expected {self.name!r}"
+            raise MismatchError(msg)
+        found = type(self)(**pointer.facts["parameters"])
+        with files.reaching(pointer.url):
+            found._restore(store.read_dataset(pointer), pointer.facts["trained_on"])
+        return found
+
+    def resumed(self, interactions: Interactions, training: Training) -> Self | None:
+        """Open what a fit that was stopped has left, if this one is to go on with it.
+
+        Raises
+        ------
+        MismatchError
+            It was fitted with other parameters, or on something else than these interactions.
+        """
+        if not training.resume or training.checkpoint is None:
+            return None
+        found = self.open_saved(training.checkpoint)
+        if found is None:
+            return None
+        mine, theirs = plain(self.get_params()), plain(found.get_params())
+        odd = [name for name in mine if name != "iterations" and mine[name] != theirs[name]]
+        if odd or found.trained_on_ != view_of(interactions):
+            what = f"with other {', '.join(odd)}" if odd else "on another store, version or part"
+            msg = f"{training.checkpoint} was fitted {what}; choose another place, or resume=False"
+            raise MismatchError(msg)
+        return found
 
     def _dataset(self) -> xr.Dataset:
         """Gather the learned arrays; history's variables are prefixed, its dimension is its own."""
@@ -309,7 +356,7 @@ def loaded(ids: xr.DataArray) -> Ids:
     return values if values.dtype.kind == "i" else values.astype(object)
 
 
-def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return parameters in JSON's types; a generator is none, its seed is learned."""
     return {
         key: None if isinstance(value, np.random.Generator) else json.loads(json.dumps(value))

@@ -12,6 +12,7 @@ from dasrec.checks import check_count, check_number
 from dasrec.interactions import Interactions
 from dasrec.models.base import Model, label
 from dasrec.schema import ITEM, USER
+from dasrec.training import Training
 from dasrec.typing import Floats, Side
 
 
@@ -51,7 +52,8 @@ class Biases(Model):
         check_number(self.item_damping, name="item_damping", least=0)
         check_count(self.iterations, name="iterations")
 
-    def _learn(self, interactions: Interactions) -> None:
+    def _learn(self, interactions: Interactions, training: Training) -> None:
+        del training  # it takes no time
         zeros = np.zeros(interactions.n_items, np.float32)
         mean = _damped_means(interactions, "user_items", zeros, None)
         self.mean_ = label(mean)

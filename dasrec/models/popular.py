@@ -10,6 +10,7 @@ import xarray as xr
 from dasrec.interactions import Interactions
 from dasrec.models.base import Model, label
 from dasrec.schema import ITEM
+from dasrec.training import Training
 from dasrec.typing import Floats
 
 
@@ -27,7 +28,8 @@ class Popular(Model):
     def _check(self) -> None:
         """Nothing can be out of range."""
 
-    def _learn(self, interactions: Interactions) -> None:
+    def _learn(self, interactions: Interactions, training: Training) -> None:
+        del training  # it takes no time
         self.item_counts_ = label(interactions.counts("item_users"), ITEM)
 
     def scoring_vectors(self) -> tuple[Floats, Floats]:

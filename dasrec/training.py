@@ -1,0 +1,172 @@
+"""How a fit that goes in iterations is watched, limited, stopped early, kept and taken up again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from dasrec import blocks
+from dasrec.errors import InputError
+from dasrec.schema import ITERATION
+
+logger = logging.getLogger(__name__)
+
+Record = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a fit does beside learning; pass it as ``model.fit(interactions, training=...)``.
+
+    Parameters
+    ----------
+    monitor : function of the model, optional
+        Called after every iteration; the larger what it returns the better. It stands in the
+        history as ``monitor``. :func:`dasrec.holdout` makes one of a split and a metric.
+    patience : int, optional
+        Stop after so many iterations without a better ``monitor``; the best iteration is kept.
+    time_limit : seconds, or text like "10min", optional
+        Begin no iteration that would end later, as long as the one before took.
+    callbacks : functions of the record of an iteration
+        A fit stops after the iteration for which one returns True.
+    log : path, optional
+        Append the record of each iteration as a line of JSON.
+    checkpoint : path or fsspec URL, optional
+        Save the model there after each iteration: a whole model at any time. With ``patience`` the
+        best one is saved beside it, under the same name and ``-best``.
+    resume : bool
+        Go on from ``checkpoint`` if one is there: with the bits of a fit that was never stopped.
+    memory : bytes or text like "2GB", optional
+        What this process, or each worker of a client, may hold. :func:`dasrec.plan_fit` says what
+        comes of it.
+    """
+
+    monitor: Callable[[Any], float] | None = None
+    patience: int | None = None
+    time_limit: float | str | None = None
+    callbacks: Sequence[Callable[[Record], Any]] = ()
+    log: str | os.PathLike[str] | None = None
+    checkpoint: str | os.PathLike[str] | None = None
+    resume: bool = False
+    memory: str | int | None = None
+
+    def check(self) -> None:
+        """Refuse what does not go together."""
+        if self.patience is not None and self.monitor is None:
+            msg = "patience was given without a monitor; expected both, as monitor=holdout(split)"
+            raise InputError(msg)
+        if self.patience is not None and self.patience < 1:
+            msg = f"patience is {self.patience}; expected a whole number of iterations, at least 1"
+            raise InputError(msg)
+        if self.resume and self.checkpoint is None:
+            msg = "resume=True was given without a checkpoint; pass checkpoint= as before"
+            raise InputError(msg)
+        self.seconds()
+
+    def best_place(self) -> str | None:
+        """Return where the best iteration is kept when it need not be the last."""
+        if self.checkpoint is None or self.patience is None:
+            return None
+        return f"{os.fspath(self.checkpoint)}-best"
+
+    def seconds(self) -> float:
+        """Return the time limit in seconds."""
+        if self.time_limit is None:
+            return np.inf
+        try:
+            number = isinstance(self.time_limit, (int, float))
+            limit = f"{self.time_limit}s" if number else self.time_limit
+            found = float(pd.Timedelta(limit).total_seconds())
+        except ValueError:
+            found = -1.0
+        if not found > 0:
+            msg = (
+                f'time_limit is {self.time_limit!r}; expected seconds above 0, or text like "10min"'
+            )
+            raise InputError(msg)
+        return found
+
+
+@dataclass
+class Course:
+    """The iterations of one fit, and whether there is to be another."""
+
+    training: Training
+    name: str
+    iterations: int
+    history: list[Record] = field(default_factory=list)
+    best: int = 0  # the number of the best iteration, from 1
+    _stop: bool = False
+
+    def __iter__(self) -> Any:
+        """Count the iterations that are left, behind a progress bar."""
+        begun, limit = time.monotonic(), self.training.seconds()
+        done = len(self.history)
+        for number in blocks.track(self.iterations - done, name=f"fit {self.name}"):
+            last = self.history[-1]["seconds"] if number else 0.0
+            if self._stop or (number and time.monotonic() - begun + last > limit):
+                logger.info("%s stops after %d iterations", self.name, len(self.history))
+                return
+            yield done + number
+
+    def record(self, facts: Mapping[str, float], model: Any) -> bool:
+        """Note what an iteration did, save the model, and say whether it is the best so far."""
+        record = {"iteration": len(self.history) + 1, **facts}
+        if self.training.monitor is not None:
+            start = time.perf_counter()
+            record["monitor"] = float(self.training.monitor(model))
+            record["monitor_seconds"] = time.perf_counter() - start
+        self.history.append(record)
+        logger.info("%s iteration %d: %s", self.name, len(self.history), record)
+        if self.training.log is not None:
+            with Path(self.training.log).open("a") as log:
+                log.write(json.dumps({"model": self.name, **record}) + "\n")
+        better = self._is_best()
+        if better:
+            self.best = len(self.history)
+        patience = self.training.patience
+        self._stop = patience is not None and len(self.history) - self.best >= patience
+        model.history_ = self.dataset()
+        if self.training.checkpoint is not None:
+            model.save(self.training.checkpoint, overwrite=True)
+        if better and (place := self.training.best_place()):
+            model.save(place, overwrite=True)
+        for callback in self.training.callbacks:
+            self._stop |= callback(dict(record)) is True
+        return better
+
+    def _is_best(self) -> bool:
+        if self.training.patience is None or not self.best:
+            return True
+        return self.history[-1]["monitor"] > self.history[self.best - 1]["monitor"]
+
+    def dataset(self) -> xr.Dataset:
+        """Label the history: each fact by iteration."""
+        names = [name for name in self.history[0] if name != ITERATION]
+        return xr.Dataset(
+            {name: (ITERATION, [each[name] for each in self.history]) for name in names},
+            coords={ITERATION: np.arange(1, len(self.history) + 1)},
+        )
+
+    def restore(self, history: xr.Dataset) -> None:
+        """Take up the history of a checkpoint."""
+        n = history.sizes.get(ITERATION, 0)
+        self.history = [
+            {ITERATION: i + 1, **{str(name): float(v.values[i]) for name, v in history.items()}}
+            for i in range(n)
+        ]
+        for number, record in enumerate(self.history, 1):
+            monitored = self.training.patience is not None and self.best
+            before = self.history[self.best - 1].get("monitor", -np.inf) if monitored else -np.inf
+            if record.get("monitor", np.inf) > before:
+                self.best = number
