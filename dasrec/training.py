@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from dasrec.schema import ITERATION
 logger = logging.getLogger(__name__)
 
 Record = dict[str, float]
+
+_NUMBER = re.compile(r"\d+(\.\d*)?")  # which pandas would take for nanoseconds
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,8 @@ class Training:
         if self.time_limit is None:
             return np.inf
         try:
-            number = isinstance(self.time_limit, (int, float))
-            limit = f"{self.time_limit}s" if number else self.time_limit
-            found = float(pd.Timedelta(limit).total_seconds())
+            unit = "s" if _NUMBER.fullmatch(str(self.time_limit)) else ""
+            found = float(pd.Timedelta(f"{self.time_limit}{unit}").total_seconds())
         except ValueError:
             found = -1.0
         if not found > 0:
@@ -134,13 +136,13 @@ class Course:
         better = self._is_best()
         if better:
             self.best = len(self.history)
-        patience = self.training.patience
-        self._stop = patience is not None and len(self.history) - self.best >= patience
+        self._stop = self._is_worn_out()
         model.history_ = self.dataset()
-        if self.training.checkpoint is not None:
-            model.save(self.training.checkpoint, overwrite=True)
+        # the best one first: what is killed in between does this iteration again
         if better and (place := self.training.best_place()):
             model.save(place, overwrite=True)
+        if self.training.checkpoint is not None:
+            model.save(self.training.checkpoint, overwrite=True)
         for callback in self.training.callbacks:
             self._stop |= callback(dict(record)) is True
         return better
@@ -148,13 +150,21 @@ class Course:
     def _is_best(self) -> bool:
         if self.training.patience is None or not self.best:
             return True
-        return self.history[-1]["monitor"] > self.history[self.best - 1]["monitor"]
+        # what is taken up may have been fitted without a monitor
+        return self.history[-1]["monitor"] > self.history[self.best - 1].get("monitor", -np.inf)
+
+    def _is_worn_out(self) -> bool:
+        patience = self.training.patience
+        return patience is not None and len(self.history) - self.best >= patience
 
     def dataset(self) -> xr.Dataset:
         """Label the history: each fact by iteration."""
-        names = [name for name in self.history[0] if name != ITERATION]
+        names = dict.fromkeys(name for each in self.history for name in each if name != ITERATION)
         return xr.Dataset(
-            {name: (ITERATION, [each[name] for each in self.history]) for name in names},
+            {
+                name: (ITERATION, [each.get(name, np.nan) for each in self.history])
+                for name in names
+            },
             coords={ITERATION: np.arange(1, len(self.history) + 1)},
         )
 
@@ -170,3 +180,4 @@ class Course:
             before = self.history[self.best - 1].get("monitor", -np.inf) if monitored else -np.inf
             if record.get("monitor", np.inf) > before:
                 self.best = number
+        self._stop = self._is_worn_out()

@@ -140,7 +140,7 @@ def test_each_implicit_side_is_at_its_minimum(
 def test_each_explicit_side_is_at_its_minimum(
     data: Interactions, cells: references.Cells, factors: int
 ) -> None:
-    model = ALS(factors=factors, iterations=2, rng=0).fit(data)
+    model = ALS(factors=factors, iterations=2, solver="exact", rng=0).fit(data)
     at, parameters = references.Explicit.of(model), model.get_params()
 
     def by_items(items: Any) -> float:
@@ -375,7 +375,7 @@ def test_an_interrupted_second_fit_leaves_the_first(
 
 
 def test_a_kernel_that_is_interrupted_stops_the_fit(data: Interactions) -> None:
-    model = ImplicitALS(factors=4, rng=0)
+    model = ImplicitALS(factors=4, solver="cg", rng=0)
     with (
         mock.patch("dasrec.sweeps.refine_rows", side_effect=KeyboardInterrupt),
         pytest.raises(KeyboardInterrupt),

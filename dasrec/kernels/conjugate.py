@@ -35,6 +35,7 @@ _TILE_BYTES = 2**24
 _AHEAD = 8
 """Cells whose factors are fetched before they are needed: memory answers in some 100 ns."""
 
+_TINY = float(np.finfo(np.float32).tiny)  # a gap below it cannot be divided by
 _LINE = 64
 _FAST = {"reassoc", "contract"}
 
@@ -171,7 +172,7 @@ def _refine(
     gap = _begin(x, r, p, m)
     steps = 0
     # more than k steps are taken only where rounding spoils directions
-    while gap > tolerance * squares and steps < 2 * k + 16:
+    while gap > max(tolerance * squares, _TINY) and steps < 2 * k + 16:
         if kept:
             _pass(tile, (places[:n], c, zeros[:n]), p, dots, q, 0)
         else:
@@ -247,6 +248,6 @@ def refine_rows(
             m[j] = base[j] + ridge[row]
         cells = (indices[own], weights[own], targets[own])
         loss[row], gap[row] = _refine(work, factors, cells, x, tolerance)
-        if not loss[row] < np.inf:
+        if not loss[row] + gap[row] < np.inf:
             raise InputError(_OVERFLOW)
     return solution, loss, gap

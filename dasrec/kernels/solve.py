@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import llvmlite.binding as llvm
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import get_cython_function_address
 from numpy.typing import NDArray
 
 from dasrec.errors import InputError
@@ -13,44 +17,75 @@ Doubles = NDArray[np.float64]
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 
-Work = tuple[Floats, Floats, Floats, Floats, Floats]
-"""Scratch of one thread: tile W, goal q, a system to factorise, W'W and a part of it."""
+Work = tuple[Floats, Floats, Floats, Floats]
+"""Scratch of one thread: tile W, goal q, a system to factorise, W'W."""
 
 _OVERFLOW = "numbers overflow float32; scale the values down, for instance to at most 1000"
 TILE = 512
 """Rows of factors gathered at a time: 512 x 64 float32 is 128 KiB, which stays in the L2 cache."""
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _routine(module: str, name: str, n_arguments: int) -> Any:
+    """Make a routine of BLAS or LAPACK callable; by name, so that compiled code can be cached."""
+    symbol = f"dasrec_{name}"
+    llvm.add_symbol(symbol, get_cython_function_address(f"scipy.linalg.cython_{module}", name))
+    return types.ExternalFunction(symbol, types.void(*[types.uintp] * n_arguments))
+
+
+_ssyrk: Any = _routine("blas", "ssyrk", 10)
+_sposv: Any = _routine("lapack", "sposv", 8)
+
+
+_BY_COLUMNS, _BY_ROWS = ord("N"), ord("T")
+
+
+@njit(cache=True, nogil=True)
+def _rank_update(way: int, tile: Floats, n: int, matrix: Floats, before: float) -> None:
+    """Set the upper half of a matrix to ``before`` times itself and T'T, T being ``tile[:n]``.
+
+    With the way ``_BY_ROWS`` it is TT', n x n in the corner of the matrix. BLAS takes arrays by
+    columns, so that T is T' to it, and the upper half the lower.
+    """
+    k = tile.shape[1]
+    rows, inner = (n, k) if way == _BY_ROWS else (k, n)
+    words = np.array([rows, inner, k, matrix.shape[1]], np.int32)
+    scales = np.array([1, before], np.float32)
+    letters = np.array([ord("L"), way], np.int8)
+    at = words.ctypes.data
+    _ssyrk(
+        letters.ctypes.data,
+        letters.ctypes.data + 1,
+        at,
+        at + 4,
+        scales.ctypes.data,
+        tile.ctypes.data,
+        at + 8,
+        scales.ctypes.data + 4,
+        matrix.ctypes.data,
+        at + 12,
+    )
+
+
+@njit(cache=True, nogil=True)
 def _cholesky_solve(matrix: Floats, right: Floats, n: int) -> bool:
     """Solve ``matrix[:n, :n] x = right[:n]`` in place; False if it is not positive definite.
 
-    Row-oriented, so every inner loop is a dot product of two contiguous rows.
+    Only the upper half of the matrix is read.
     """
-    for i in range(n):
-        row = matrix[i]
-        for j in range(i):
-            other = matrix[j]
-            total = row[j]
-            for p in range(j):
-                total -= row[p] * other[p]
-            row[j] = total / other[j]
-        pivot = row[i]
-        for p in range(i):
-            pivot -= row[p] * row[p]
-        if not pivot > 0:
-            return False
-        row[i] = np.sqrt(pivot)
-        total = right[i]
-        for p in range(i):
-            total -= row[p] * right[p]
-        right[i] = total / row[i]
-    for i in range(n - 1, -1, -1):
-        row = matrix[i]
-        right[i] /= row[i]
-        for p in range(i):
-            right[p] -= right[i] * row[p]
-    return True
+    words = np.array([n, 1, matrix.shape[1], n, 0], np.int32)
+    letter = np.array([ord("L")], np.int8)
+    at = words.ctypes.data
+    _sposv(
+        letter.ctypes.data,
+        at,
+        at + 4,
+        matrix.ctypes.data,
+        at + 8,
+        right.ctypes.data,
+        at + 12,
+        at + 16,
+    )
+    return bool(words[4] == 0)
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
@@ -70,38 +105,42 @@ def _short_row(work: Work, n: int, inverse: Floats, x: Floats) -> bool:
     """Solve through the n x n system: x = M^-1 W' y with (I + W M^-1 W') y = q."""
     tile, goal, system = work[0], work[1], work[2]
     k = x.shape[0]
+    for p in range(k):
+        x[p] = np.sqrt(inverse[p])
     for i in range(n):
-        for j in range(i + 1):
-            total = np.float32(1.0) if i == j else np.float32(0.0)
-            for p in range(k):
-                total += tile[i, p] * inverse[p] * tile[j, p]
-            system[i, j] = total
+        for p in range(k):
+            tile[i, p] *= x[p]
+    _rank_update(_BY_ROWS, tile, n, system, 0)
+    for i in range(n):
+        system[i, i] += np.float32(1)
     if not _cholesky_solve(system, goal, n):
         return False
+    scale = x.copy()
     x[:] = 0
     for i in range(n):
         for p in range(k):
             x[p] += tile[i, p] * goal[i]
     for p in range(k):
-        x[p] *= inverse[p]
+        x[p] *= scale[p]
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def _long_row(
     work: Work, factors: Floats, indices: Ints, weights: Floats, targets: Floats, right: Floats
 ) -> None:
     """Sum W'W and W'q over tiles of the row's cells, into ``work`` and ``right``."""
-    tile, goal, _, normal, part = work
-    normal[:] = 0
+    tile, goal, _, normal = work
+    k = right.shape[0]
     right[:] = 0
     for first in range(0, indices.shape[0], TILE):
         cells = slice(first, min(first + TILE, indices.shape[0]))
         n = cells.stop - first
         _gather(work, factors, indices[cells], weights[cells], targets[cells])
-        np.dot(tile[:n].T, tile[:n], part)
-        normal += part
-        right += np.dot(goal[:n], tile[:n])
+        _rank_update(_BY_COLUMNS, tile, n, normal, min(first, 1))
+        for i in range(n):
+            for p in range(k):
+                right[p] += goal[i] * tile[i, p]
 
 
 @njit(cache=True, nogil=True)
@@ -179,7 +218,6 @@ def solve_rows(
     work = (
         np.empty((TILE, k), np.float32),
         np.empty(TILE, np.float32),
-        np.empty((k, k), np.float32),
         np.empty((k, k), np.float32),
         np.empty((k, k), np.float32),
     )

@@ -22,6 +22,7 @@ from dasrec.training import Course, Record, Training
 from dasrec.typing import Floats, Rng, Side
 
 _PRECISE = 1e-8
+_FEW_FACTORS = 16  # with more of them conjugate gradients are quicker, whatever the rows
 Solver = Literal["auto", "exact", "cg"]
 
 INIT_SCALE = 0.1
@@ -94,10 +95,10 @@ class _Alternating(Model):
         gap = by_user.gap + by_item.gap
         return users, by_item.vectors, {**facts, "gap": gap, "seconds": seconds}
 
-    def _tolerance(self, *, exact_up_to: int) -> float | None:
+    def _tolerance(self) -> float | None:
         """Return what conjugate gradients are to reach, or None for direct solutions."""
         if self.solver == "auto":
-            return None if self.factors <= exact_up_to else self.tolerance
+            return None if self.factors <= _FEW_FACTORS else self.tolerance
         return None if self.solver == "exact" else self.tolerance
 
     def _state(self) -> tuple[Floats, Floats]:
@@ -148,7 +149,8 @@ class ImplicitALS(_Alternating):
         the same for all; at 0.5 one ``regularization`` suits catalogues of very different sizes.
     iterations : int
     solver : {"auto", "exact", "cg"}
-        How rows are solved: directly, or by conjugate gradients; "auto" takes the latter.
+        How rows are solved: directly, or by conjugate gradients; "auto" takes the former up to 16
+        factors.
     tolerance : float, > 0
         Of conjugate gradients: what the objective of a row may be above its least value, in terms
         of what it is without factors. ``gap`` in the history adds up what it may be for all rows.
@@ -214,7 +216,7 @@ class ImplicitALS(_Alternating):
             shift=self.unobserved_weight * n_rows,
             exponent=self.regularization_exponent,
             start=start,
-            tolerance=self._tolerance(exact_up_to=0),
+            tolerance=self._tolerance(),
         )
 
     def _state(self) -> tuple[Floats, Floats]:
@@ -266,7 +268,7 @@ class ALS(_Alternating):
     biases : bool
         Whether users and items have biases; the mean is there anyway.
     solver : {"auto", "exact", "cg"}
-        How rows are solved: directly, or by conjugate gradients; "auto" takes the former up to 64
+        How rows are solved: directly, or by conjugate gradients; "auto" takes the former up to 16
         factors.
     tolerance : float, > 0
         Of conjugate gradients: what the objective of a row may be above its least value, in terms
@@ -340,7 +342,7 @@ class ALS(_Alternating):
             shift=0.0,
             exponent=1.0,
             start=start,
-            tolerance=self._tolerance(exact_up_to=64),
+            tolerance=self._tolerance(),
         )
 
     def _state(self) -> tuple[Floats, Floats]:
