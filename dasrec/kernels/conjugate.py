@@ -22,11 +22,11 @@ Rows = tuple[Longs, Ints, Floats, Floats]
 """Row pointer, columns, weights c and targets t of the stored cells."""
 
 Cells = tuple[Ints, Floats, Floats]
-"""Columns (or places in the tile), c and t of one row."""
+"""Columns, c and t of one row."""
 
-Work = tuple[Floats, Floats, Floats, Floats, Floats, Floats, Floats, Ints, Floats]
-"""Scratch of one thread: a tile of factors; of each cell t - v.x and v.p; the vectors r, p, q and
-M of conjugate gradients; of each cell its place in the tile, and 0."""
+Work = tuple[Floats, Floats, Floats, Floats, Floats, Floats, Floats, Floats, Floats]
+"""Scratch of one thread: a tile of factors; of each cell t - v.x, v.p and 0; the vectors r, p, q, M
+and 1 / M of conjugate gradients."""
 
 _OVERFLOW = "numbers overflow float32; scale the values down, for instance to at most 1000"
 _TILE_BYTES = 2**24
@@ -59,10 +59,10 @@ def _prefetch(_: Any, address: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def _fetch(factors: Floats, row: int) -> None:
-    n_bytes = np.uintp(4 * factors.shape[1])
-    start = np.uintp(factors.ctypes.data) + np.uintp(row) * n_bytes
-    for offset in range(0, n_bytes, _LINE):
-        _prefetch(start + np.uintp(offset))  # type: ignore[call-arg]
+    n_bytes = 4 * factors.shape[1]
+    start = factors.ctypes.data + np.uintp(row * n_bytes)
+    for line in range((n_bytes + _LINE - 1) // _LINE):
+        _prefetch(start + np.uintp(line * _LINE))  # type: ignore[call-arg]
 
 
 @njit(cache=True, nogil=True)
@@ -80,22 +80,12 @@ def _gather(tile: Floats, factors: Floats, indices: Ints) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _pass(factors: Floats, cells: Cells, x: Floats, dots: Floats, out: Floats, ahead: int) -> None:
-    """Set ``dots`` to V x and ``out`` to V' c (d - V x), four cells at a time.
-
-    Factors that lie all over memory are fetched some cells ``ahead``, which is 0 for a tile.
-    """
-    places, c, d = cells
-    n, k = places.shape[0], x.shape[0]
+def _pass(tile: Floats, c: Floats, d: Floats, x: Floats, dots: Floats, out: Floats) -> None:
+    """Set ``dots`` to V x and ``out`` to V' c (d - V x), four cells at a time."""
+    n, k = c.shape[0], x.shape[0]
     out[:] = 0
-    for i in range(min(ahead, n)):
-        _fetch(factors, places[i])
     for i in range(0, n - 3, 4):
-        if ahead:
-            for j in range(i + ahead, min(i + ahead + 4, n)):
-                _fetch(factors, places[j])
-        r0, r1 = factors[places[i]], factors[places[i + 1]]
-        r2, r3 = factors[places[i + 2]], factors[places[i + 3]]
+        r0, r1, r2, r3 = tile[i], tile[i + 1], tile[i + 2], tile[i + 3]
         s0, s1, s2, s3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
         for p in range(k):
             s0 += r0[p] * x[p]
@@ -108,8 +98,7 @@ def _pass(factors: Floats, cells: Cells, x: Floats, dots: Floats, out: Floats, a
         for p in range(k):
             out[p] += (s0 * r0[p] + s1 * r1[p]) + (s2 * r2[p] + s3 * r3[p])
     for i in range(n - n % 4, n):
-        row = factors[places[i]]
-        dot = np.float32(0)
+        row, dot = tile[i], np.float32(0)
         for p in range(k):
             dot += row[p] * x[p]
         dots[i] = dot
@@ -119,18 +108,42 @@ def _pass(factors: Floats, cells: Cells, x: Floats, dots: Floats, out: Floats, a
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _begin(x: Floats, r: Floats, p: Floats, m: Floats) -> Any:
+def _far_pass(
+    factors: Floats, cells: Cells, d: Floats, x: Floats, dots: Floats, out: Floats
+) -> None:
+    """As :func:`_pass`, with factors all over memory, which are fetched ahead."""
+    indices, c, _ = cells
+    n, k = c.shape[0], x.shape[0]
+    out[:] = 0
+    for i in range(min(_AHEAD, n)):
+        _fetch(factors, indices[i])
+    for i in range(n):
+        if i + _AHEAD < n:
+            _fetch(factors, indices[i + _AHEAD])
+        row, dot = factors[indices[i]], np.float32(0)
+        for p in range(k):
+            dot += row[p] * x[p]
+        dots[i] = dot
+        dot = c[i] * (d[i] - dot)
+        for p in range(k):
+            out[p] += dot * row[p]
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _begin(x: Floats, r: Floats, p: Floats, m: Floats, inverse: Floats) -> Any:
     """Finish the residual r, set the first direction p, and return the gap."""
     gap = np.float32(0)
     for j in range(x.shape[0]):
         r[j] -= m[j] * x[j]
-        p[j] = r[j] / m[j]
+        p[j] = r[j] * inverse[j]
         gap += r[j] * p[j]
     return gap
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _step(x: Floats, r: Floats, p: Floats, q: Floats, m: Floats, gap: float) -> tuple[Any, Any]:
+def _step(
+    x: Floats, r: Floats, p: Floats, q: Floats, m: Floats, inverse: Floats, gap: float
+) -> tuple[Any, Any]:
     """Go along p, given q = -V'CV p, and turn; return how far that was and the new gap."""
     k = x.shape[0]
     curvature = np.float32(0)
@@ -142,10 +155,10 @@ def _step(x: Floats, r: Floats, p: Floats, q: Floats, m: Floats, gap: float) -> 
     for j in range(k):
         x[j] += length * p[j]
         r[j] -= length * q[j]
-        after += r[j] * r[j] / m[j]
+        after += r[j] * r[j] * inverse[j]
     turn = np.float32(after / gap)
     for j in range(k):
-        p[j] = r[j] / m[j] + turn * p[j]
+        p[j] = r[j] * inverse[j] + turn * p[j]
     return length, after
 
 
@@ -154,30 +167,30 @@ def _refine(
     work: Work, factors: Floats, cells: Cells, x: Floats, tolerance: float
 ) -> tuple[float, float]:
     """Improve x in place; return the row's loss and the gap of its objective."""
-    tile, errors, dots, r, p, q, m, places, zeros = work
+    tile, errors, dots, zeros, r, p, q, m, inverse = work
     indices, c, t = cells
     n, k = indices.shape[0], x.shape[0]
     kept = n <= tile.shape[0]
     if kept:
         _gather(tile, factors, indices)
-        _pass(tile, (places[:n], c, t), x, dots, r, 0)
+        _pass(tile, c, t, x, dots, r)
     else:
-        _pass(factors, cells, x, dots, r, _AHEAD)
+        _far_pass(factors, cells, t, x, dots, r)
     squares = np.float32(0)
     for i in range(n):
         errors[i] = t[i] - dots[i]
         squares += c[i] * t[i] * t[i]
     if not squares < np.inf:
         return np.inf, np.inf
-    gap = _begin(x, r, p, m)
+    gap = _begin(x, r, p, m, inverse)
     steps = 0
     # more than k steps are taken only where rounding spoils directions
     while gap > max(tolerance * squares, _TINY) and steps < 2 * k + 16:
         if kept:
-            _pass(tile, (places[:n], c, zeros[:n]), p, dots, q, 0)
+            _pass(tile, c, zeros, p, dots, q)
         else:
-            _pass(factors, (indices, c, zeros[:n]), p, dots, q, _AHEAD)
-        length, gap = _step(x, r, p, q, m, gap)
+            _far_pass(factors, cells, zeros, p, dots, q)
+        length, gap = _step(x, r, p, q, m, inverse, gap)
         for i in range(n):
             errors[i] -= length * dots[i]
         steps += 1
@@ -234,10 +247,11 @@ def refine_rows(
     for row in range(n_rows):
         longest = max(longest, indptr[row + 1] - indptr[row])
     tile = np.empty((min(longest, max(1, _TILE_BYTES // (4 * k))), k), np.float32)
-    m, zeros = np.empty(k, np.float32), np.zeros(longest, np.float32)
+    m, inverse = np.empty(k, np.float32), np.empty(k, np.float32)
+    zeros = np.zeros(longest, np.float32)
     errors, dots = np.empty(longest, np.float32), np.empty(longest, np.float32)
     r, p, q = np.empty(k, np.float32), np.empty(k, np.float32), np.empty(k, np.float32)
-    work = (tile, errors, dots, r, p, q, m, np.arange(longest).astype(np.int32), zeros)
+    work = (tile, errors, dots, zeros, r, p, q, m, inverse)
     for row in range(n_rows):
         own = slice(indptr[row], indptr[row + 1])
         x = solution[row]
@@ -246,6 +260,7 @@ def refine_rows(
             continue
         for j in range(k):
             m[j] = base[j] + ridge[row]
+            inverse[j] = 1 / m[j]
         cells = (indices[own], weights[own], targets[own])
         loss[row], gap[row] = _refine(work, factors, cells, x, tolerance)
         if not loss[row] + gap[row] < np.inf:
