@@ -336,6 +336,50 @@ def _id(number: np.ndarray, salt: int) -> np.ndarray:
     return (state >> np.uint64(20)).astype(np.int64)
 
 
+@contextlib.contextmanager
+def cluster(spec: str) -> Iterator[None]:
+    """Start what the body runs on; workers import the libraries now, as threads have done."""
+    from dasrec.cluster import connect
+
+    with connect(spec) as client:
+        if client is not None:
+            client.run(importlib.import_module, "dasrec")
+        yield
+
+
+def plot(path: Path, curves: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) -> None:
+    """Draw lines through points as an SVG of 640 by 400, without the highest tenth of their span.
+
+    ``x`` and ``y`` say what the axes show; the ends of the axes bear their values.
+    """
+    points = np.array([point for curve in curves.values() for point in curve])
+    right, (low, high) = points[:, 0].max(), np.quantile(points[:, 1], (0, 0.9))
+    shapes = ['<path d="M70 20V350H620" fill="none" stroke="#888"/>']
+
+    def write(at: tuple[float, float], anchor: str, text: str, colour: str = "#444") -> None:
+        shapes.append(
+            f'<text x="{at[0]}" y="{at[1]}" text-anchor="{anchor}" fill="{colour}">{text}</text>'
+        )
+
+    for where, text in (((70, 368), "0"), ((620, 368), f"{right:.3g}"), ((345, 388), x)):
+        write(where, "middle", text)
+    for where, text in (((64, 354), f"{low:,.0f}"), ((64, 26), f"{high:,.0f}")):
+        write(where, "end", text)
+    write((70, 12), "start", y)
+    colours = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+    for number, (name, curve) in enumerate(curves.items()):
+        colour = colours[number % len(colours)]
+        places = " ".join(
+            f"{70 + 550 * at / right:.1f},{350 - 330 * (value - low) / ((high - low) or 1):.1f}"
+            for at, value in curve
+            if value <= high
+        )
+        shapes.append(f'<polyline points="{places}" fill="none" stroke="{colour}"/>')
+        write((610, 40 + 16 * number), "end", name, colour)
+    head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 400" font-family="sans-serif"'
+    path.write_text(f'{head} font-size="12">{"".join(shapes)}</svg>\n')
+
+
 def _main(call: str) -> None:
     arguments = json.loads(call)
     path, job, cores = Path(arguments.pop("file")), arguments.pop("job"), arguments.pop("cores")

@@ -10,7 +10,7 @@ from dasrec.errors import (
     MismatchError,
     StoreError,
 )
-from dasrec.evaluate import evaluate
+from dasrec.evaluate import evaluate, holdout
 from dasrec.events import Events, read_events
 from dasrec.ingest import append_interactions, interactions_from_scipy, write_interactions
 from dasrec.interactions import Interactions, open_interactions
@@ -76,6 +76,7 @@ __all__ = [
     "drop_ids",
     "evaluate",
     "forget",
+    "holdout",
     "interactions_from_anndata",
     "interactions_from_scipy",
     "interactions_from_table",

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy import sparse
 
 from dasrec import blocks
-from dasrec.checks import check_lengths
+from dasrec.checks import check_count, check_lengths, seed_of
 from dasrec.errors import InputError, MismatchError
 from dasrec.interactions import Interactions
-from dasrec.kernels.csr import rows_of
+from dasrec.kernels.csr import indptr_of, rows_of
+from dasrec.kernels.hashing import cell_uniform
 from dasrec.kernels.ranking import find_hits
 from dasrec.metrics import METRICS, Doubles, Metric, Predicted, Ranked, choose_metrics
 from dasrec.models.base import Model, rank_items, view_of
-from dasrec.schema import N
+from dasrec.schema import USER_ITEMS, N
 from dasrec.split import Split
-from dasrec.typing import CsrBlock, Floats, Side
+from dasrec.typing import Bools, CsrBlock, Floats, Ints, Longs, Rng, Side
+
+_TASK_USERS = 256  # of a sample; a task of ranking
 
 
 class _Job(NamedTuple):
@@ -86,8 +92,7 @@ def evaluate(
     parts = split.test.map_blocks(_rank_block, "user_items", blocks.share(job), name="rank-block")
     n_users, n_test = (int(sum(part[key][0] for part in parts)) for key in ("users", "test"))
     if n_test == 0:
-        msg = f"the split {split.spec} leaves nothing to test; choose a larger test part"
-        raise InputError(msg)
+        raise InputError(_nothing_to_test(split))
     result = xr.Dataset(
         {metric.name: _figure(metric, parts, lengths) for metric in chosen},
         coords={N: np.array(lengths)},
@@ -112,6 +117,149 @@ def evaluate_all(
     return whole.drop_attrs(deep=False).assign_attrs(split=split.spec)
 
 
+def holdout(
+    split: Split, metric: str = "ndcg@10", *, users: int = 2000, rng: Rng = 0
+) -> Callable[[Model], float]:
+    """Choose some tested users, eagerly, and return a measure of models by them alone.
+
+    It is what :class:`dasrec.Training` takes as its monitor. What is tested and what is known of
+    these users is read now and kept, so that a measurement reads nothing and ranks for them only.
+    As by :func:`evaluate`, each gets a list over the full catalogue.
+
+    Parameters
+    ----------
+    split : Split
+    metric : str
+        Some of :data:`dasrec.metrics.METRICS`, those of lists with a length: ``recall@20``.
+    users : int
+        How many at most, chosen at random among those with something to find.
+    rng : int, numpy.random.Generator or None
+        Which users; one seed gives the same on any cluster.
+
+    Returns
+    -------
+    callable
+        Gives the metric of a model fitted on ``split.train`` as a float, the larger the better:
+        ``rmse`` and ``mae`` are negative. It can be pickled. It refuses models as :func:`evaluate`
+        does.
+
+    Raises
+    ------
+    InputError
+        The metric is unknown, its list is longer than the catalogue, or nothing is tested.
+
+    Notes
+    -----
+    Cost: the test part is read twice now, and what is known once. A measurement takes ``users``
+    times n_items d multiply-adds, and where a split holds out users, to fold these in.
+    """
+    name, n = _parse_metric(metric, n_items=split.train.n_items)
+    most, seed = check_count(users, name="users"), seed_of(rng)
+    tested = np.flatnonzero(split.test.counts(USER_ITEMS)).astype(np.int32)
+    if len(tested) == 0:
+        raise InputError(_nothing_to_test(split))
+    order = np.argsort(cell_uniform(seed, tested), kind="stable")
+    chosen = np.sort(tested[order[:most]])
+    fresh = np.zeros(len(chosen), np.bool_)
+    if split.folds_in:
+        fresh = split.train.counts(USER_ITEMS)[chosen] == 0
+    test, seen = (_pick(view, chosen) for view in (split.test, split.seen))
+    return _Holdout(name, n, split, test, seen, fresh)
+
+
+def _parse_metric(text: str, *, n_items: int) -> tuple[str, int | None]:
+    """Return the name of a metric, and how long its lists are."""
+    name, at, length = text.partition("@")
+    known = METRICS.get(name)
+    if known is not None and known.kind == "values" and not at:
+        return name, None
+    if known is not None and known.kind == "ranking" and length.isdecimal():
+        return name, check_lengths(int(length), n_items=n_items)[0]
+    spelled = (f"{key}@10" if m.kind == "ranking" else key for key, m in METRICS.items())
+    msg = f"metric {text!r} is unknown; expected one of: {', '.join(spelled)}"
+    raise InputError(msg)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class _Picked(Interactions):
+    """Rows of some users in memory, as they are read from a view; all others are empty."""
+
+    numbers: Ints  # ascending
+    rows: sparse.csr_array[np.float32]  # one for each of them
+
+    def cuts(self, side: Side) -> Longs:
+        """Return where blocks of as many of these users begin."""
+        del side
+        inner = self.numbers[_TASK_USERS::_TASK_USERS]
+        return np.array([0, *inner, self.n_users], np.int64)
+
+    def read_rows(self, side: Side, start: int, stop: int, *, timed: bool = False) -> CsrBlock:
+        """Return rows ``start:stop`` by user."""
+        assert (side, timed) == (USER_ITEMS, False)  # there is nothing else
+        first, last = np.searchsorted(self.numbers, [start, stop])
+        counts = np.zeros(stop - start, np.int64)
+        counts[self.numbers[first:last] - start] = np.diff(self.rows.indptr[first : last + 1])
+        cells = slice(self.rows.indptr[first], self.rows.indptr[last])
+        indices = self.rows.indices[cells].astype(np.int32, copy=False)
+        return CsrBlock(indptr_of(counts), indices, self.rows.data[cells], self.n_items)
+
+    def close_up(self) -> _Picked:
+        """Leave out the empty rows; what they were read through goes too, it may be large."""
+        n = len(self.numbers)
+        numbers = np.arange(n, dtype=np.int32)
+        return replace(self, n_users=n, numbers=numbers, masks=(), transforms=())
+
+
+def _pick(view: Interactions, numbers: Ints) -> _Picked:
+    """Read the rows of some users."""
+    parts = view.map_blocks(_pick_block, USER_ITEMS, numbers, name="pick-block", progress=False)
+    facts = {each.name: getattr(view, each.name) for each in fields(Interactions)}
+    return _Picked(**facts, numbers=numbers, rows=sparse.vstack(parts, format="csr"))
+
+
+def _pick_block(
+    view: Interactions, side: Side, start: int, stop: int, numbers: Ints
+) -> sparse.csr_array[np.float32]:
+    first, last = np.searchsorted(numbers, [start, stop])
+    if first == last:
+        return sparse.csr_array((0, view.n_items), dtype=np.float32)
+    return view.read_rows(side, start, stop).to_scipy()[numbers[first:last] - start]
+
+
+@dataclass(frozen=True, eq=False)
+class _Holdout:
+    """A metric over some users of a split, whose rows it holds."""
+
+    metric: str
+    n: int | None
+    split: Split
+    test: _Picked = field(repr=False)
+    seen: _Picked = field(repr=False)
+    fresh: Bools = field(repr=False)  # whom training does not see
+
+    def __call__(self, model: Model) -> float:
+        """Measure a model fitted on the training part."""
+        model.check_belongs(self.split.train)
+        _check_scale(model, self.split)
+        _check_trained_on(model, self.split)
+        (metric,) = choose_metrics([self.metric], predicts_values=model.predicts_values)
+        users, items = model.scoring_vectors()
+        users = users[self.seen.numbers]
+        if self.fresh.any():
+            folded = model.fold_in(self.seen)[self.seen.numbers]
+            users = np.where(self.fresh[:, None], folded, users).astype(np.float32)
+        lengths = () if self.n is None else (self.n,)
+        job = _Job(users, items, self.seen.close_up(), lengths, (metric.name,))
+        test = self.test.close_up()
+        view, shared = blocks.share(test), blocks.share(job)
+        cuts = pairwise(test.cuts(USER_ITEMS).tolist())
+        arguments = [(view, USER_ITEMS, start, stop, shared) for start, stop in cuts]
+        parts = blocks.run(_rank_block, arguments, name="holdout-block", progress=False)
+        key = metric.name if self.n is None else (metric.name, self.n)
+        figure = metric.finalize(np.sum([part[key] for part in parts], axis=0))
+        return -figure if metric.kind == "values" else figure
+
+
 def as_record(evaluation: xr.Dataset) -> dict[str, Any]:
     """Return an evaluation as one JSON-able object; ``metrics`` has keys like ``recall@20``."""
     figures: dict[str, float] = {}
@@ -121,6 +269,10 @@ def as_record(evaluation: xr.Dataset) -> dict[str, Any]:
         else:
             figures[str(name)] = float(values)
     return {**evaluation.attrs, "metrics": figures}
+
+
+def _nothing_to_test(split: Split) -> str:
+    return f"the split {split.spec} leaves nothing to test; choose a larger test part"
 
 
 def _check_scale(model: Model, split: Split) -> None:

@@ -77,6 +77,8 @@ class BlockCache:
         self, view: Interactions, side: Side, rows: tuple[int, int], *, fit: str, limit: int
     ) -> CsrBlock:
         """Return a block of a view; another fit than the last begins anew."""
+        if not limit:
+            return view.read_rows(side, *rows)
         with self._lock:
             if fit != self._fit:
                 self._fit, self._left = fit, limit
@@ -168,13 +170,14 @@ def plan_fit(
         f"and {interactions.n_items:,} items",
         remedy="use fewer factors, or drop rare users and items with min_user and min_item",
     )
-    data = 16 * n_stored + 8 * sum(sides)
+    n_tasks = sum(len(interactions.cuts(side)) - 1 for side in (USER_ITEMS, ITEM_USERS))
+    data = 16 * n_stored + 8 * (sum(sides) + n_tasks)
     # without a limit half of the machine is left to others
     spare = limit - need if memory is not None else limit // 2 - need
     cache = max(0, min(data, spare))
     return FitPlan(
         factors=factors,
-        n_tasks=sum(len(interactions.cuts(side)) - 1 for side in (USER_ITEMS, ITEM_USERS)),
+        n_tasks=n_tasks,
         factor_bytes=vectors,
         cache_bytes=cache,
         data_bytes=data,

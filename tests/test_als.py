@@ -394,7 +394,8 @@ def learned(model: Any) -> list[Any]:
 
 
 def fitted(kind: Kind, data: Interactions) -> list[Any]:
-    return learned(kind(factors=4, iterations=3, rng=1).fit(data))
+    models = (kind(factors=4, iterations=3, solver=each, rng=1) for each in ("exact", "cg"))
+    return [array for model in models for array in learned(model.fit(data))]
 
 
 def same(one: list[Any], other: list[Any]) -> bool:

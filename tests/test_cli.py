@@ -178,6 +178,155 @@ def test_a_model_of_another_store_and_a_leak_are_refused(
     assert "may know what is tested" in leak.stderr
 
 
+# -- fit -------------------------------------------------------------------------------------------
+
+
+ALS = ["--model", "implicit-als", "--factors", 4, "--seed", 1]
+WATCHED = ["--split", "time:0.2", "--monitor", "ndcg@10"]
+
+
+def test_plan_fit_foresees_what_the_function_does(made: Path) -> None:
+    found = good("plan", "fit", made / "store", "--factors", 8, "--memory", "4GB")
+    store = dasrec.open_interactions(made / "store")
+    expected = dasrec.plan_fit(store, factors=8, memory="4GB").as_record()
+    assert found.pop("peak_bytes") == pytest.approx(expected.pop("peak_bytes"), rel=0.5)
+    assert found == expected
+    assert found["limit_bytes"] == 4e9
+    text = run("plan", "fit", made / "store", "--factors", 8, "--memory", "4GB").output
+    for words in ("tasks of an iteration", "factors of both sides", "limit of memory", "4.00 GB"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--factors", 8, "--memory", "1MB"], "fitting 8 factors of 100 users and 60 items needs"),
+        (["--factors", 8, "--memory", "much"], "memory is 'much'; expected bytes or a text"),
+        (["--factors", 0], "factors is 0; expected a whole number, at least 1"),
+    ],
+)
+def test_a_plan_of_a_fit_refuses_what_the_fit_would(
+    made: Path, tmp_path: Path, options: list[object], message: str
+) -> None:
+    model = [tmp_path / "model", "--model", "als"]
+    for command in (["plan", "fit", made / "store"], ["fit", made / "store", *model]):
+        result = run(*command, *options)
+        assert result.exit_code == 1
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert run("plan", "fit", made / "store").exit_code == 2
+
+
+def test_the_help_of_fit_has_sections() -> None:
+    text = run("fit", "--help").output
+    headings = re.findall(r"^(\w.*):$", text, re.M)
+    assert headings == ["Parameters of the model", "Course of the fit", "Options"]
+    controls = inspect.signature(dasrec.Training).parameters.keys() - {"callbacks"}
+    assert controls <= {param.name for param in main.commands["fit"].params}
+
+
+def test_fit_gives_the_model_its_solver(made: Path, tmp_path: Path) -> None:
+    options = ["--solver", "exact", "--tolerance", 1e-3, "--memory", "4GB", "--iterations", 2]
+    good("fit", made / "store", tmp_path / "model", *ALS, *options)
+    model = dasrec.load_model(tmp_path / "model")
+    assert (model.solver, model.tolerance) == ("exact", 1e-3)
+    same = dasrec.ImplicitALS(factors=4, solver="exact", tolerance=1e-3, iterations=2, rng=1)
+    same.fit(dasrec.open_interactions(made / "store"))
+    assert np.array_equal(model.user_factors_, same.user_factors_)
+
+
+def test_fit_stops_early_and_writes_what_it_did(made: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    options = [*WATCHED, "--patience", 2, "--iterations", 100, "--log", log]
+    found = good("fit", made / "store", tmp_path / "model", *ALS, *options)
+    figures = found["monitor"]
+    assert len(figures) == len(found["objective"]) < 100
+    assert int(np.argmax(figures)) == len(figures) - 3
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["monitor"] for line in lines] == figures
+    chosen = ["--split", "time:0.2", "--metric", "ndcg"]
+    measured = good("evaluate", tmp_path / "model", made / "store", *chosen)
+    assert measured["metrics"]["ndcg@10"] == pytest.approx(max(figures), rel=1e-6)
+
+
+@pytest.mark.parametrize(("limit", "done"), [("0.0001", 1), ("1us", 1), ("600", 3), ("5min", 3)])
+def test_fit_keeps_to_a_limit_of_time(made: Path, tmp_path: Path, limit: str, done: int) -> None:
+    options = ["--iterations", 3, "--time-limit", limit]
+    found = good("fit", made / "store", tmp_path / "model", *ALS, *options)
+    assert len(found["objective"]) == done
+
+
+@pytest.mark.parametrize("split", ["time:0.2", "random:0.2"])
+def test_a_fit_resumes_as_if_it_had_not_been_stopped(
+    made: Path, tmp_path: Path, split: str
+) -> None:
+    """A split at random without a seed is the one that the checkpoint was fitted on."""
+    seeded = [] if split.startswith("random") else ["--seed", 1]
+    command = ["--model", "implicit-als", "--factors", 4, *seeded, "--split", split]
+    kept = ["--checkpoint", tmp_path / "kept", "--monitor", "recall@5"]
+    store = made / "store"
+    first = good("fit", store, tmp_path / "first", *command, *kept, "--iterations", 2)
+    again = ["--iterations", 5, "--resume"]
+    second = good("fit", store, tmp_path / "second", *command, *kept, *again)
+    assert len(second["objective"]) == 5
+    assert second["objective"][:2] == first["objective"]
+    assert second["monitor"][:2] == first["monitor"]
+    resumed = dasrec.load_model(tmp_path / "second")
+    whole = dasrec.parse_split(
+        dasrec.open_interactions(store), split, rng=resumed.trained_on_["masks"][0].get("seed")
+    )
+    straight = dasrec.ImplicitALS(factors=4, iterations=5, rng=int(resumed.seed_))
+    straight.fit(whole.train)
+    assert np.array_equal(resumed.user_factors_, straight.user_factors_)
+    other = run("fit", store, tmp_path / "third", *command, *kept, *again, "--tolerance", 1e-3)
+    assert other.exit_code == 1
+    assert "was fitted with other tolerance; choose another place" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--monitor", "ndcg@10"], "--monitor is given without --split; expected both, as --split"),
+        (["--patience", 2], "--patience is given without --monitor; expected both, as --monitor"),
+        (["--resume"], "--resume is given without --checkpoint; expected both, as --checkpoint"),
+        (["--split", "time:0.2", "--monitor", "f7"], "metric 'f7' is unknown; expected some of: r"),
+        (["--split", "time:0.2", "--monitor", "ndcg"], "metric 'ndcg' is unknown; expected one of"),
+        (["--split", "time:0.2", "--monitor", "rmse"], "rmse needs predicted values, and this"),
+        ([*WATCHED, "--patience", 0], "patience is 0; expected a whole number of iterations"),
+        (["--time-limit", "soon"], "time_limit is 'soon'; expected seconds above 0, or text like"),
+        (["--time-limit", "0"], "time_limit is 0.0; expected seconds above 0, or text like"),
+        (["--checkpoint", "model"], "--checkpoint is the place of the model, model; choose"),
+        (["--solver", "magic"], "solver is 'magic'; expected one of: auto, exact, cg"),
+        (["--tolerance", 0], "tolerance is 0.0; expected a finite number greater than 0"),
+    ],
+)
+def test_options_of_fit_that_make_no_sense_are_refused(
+    made: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[object],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("fit", made / "store", "model", *ALS, *options)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["popular", "biases"])
+def test_models_without_steps_refuse_to_be_controlled(
+    made: Path, tmp_path: Path, kind: str
+) -> None:
+    command = ["fit", made / "store", tmp_path / "model", "--model", kind]
+    result = run(*command, "--checkpoint", tmp_path / "kept", "--time-limit", "10min")
+    assert result.exit_code == 1
+    assert "not fitted step by step; leave out --time-limit, --checkpoint" in result.stderr
+    assert f"{kind} has no solver" in run(*command, "--solver", "cg").stderr
+    assert not any(tmp_path.iterdir())
+
+
 # -- ingest ----------------------------------------------------------------------------------------
 
 
@@ -420,7 +569,22 @@ def test_ctrl_c_in_the_middle_of_fit_leaves_no_model(tmp_path: Path, made: Path)
         errors = process.stderr.read()
         assert process.wait(timeout=60) == 130, errors
     assert "Traceback" not in errors
+    assert "Run the same command again." in errors
     assert not any(tmp_path.iterdir())
+
+
+def test_ctrl_c_in_the_middle_of_fit_says_how_to_go_on(tmp_path: Path, made: Path) -> None:
+    kept = tmp_path / "kept"
+    command = ["fit", made / "store", tmp_path / "model", *ALS, "--checkpoint", kept]
+    process = start(*command, "--iterations", 100_000)
+    status, errors = interrupt_when(process, kept, "version-00000003.json")
+    assert status == 130, errors
+    assert "Traceback" not in errors
+    assert f"Run the same command with --resume to go on from {kept}." in errors
+    assert not (tmp_path / "model").exists()
+    done = dasrec.load_model(kept).history_.sizes["iteration"]
+    found = good(*command, "--iterations", done + 2, "--resume")
+    assert len(found["objective"]) == done + 2
 
 
 def test_it_is_a_command_of_dask_too() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
+from distributed import Client
 from implicit.cpu.als import AlternatingLeastSquares
 from implicit.evaluation import ranking_metrics_at_k
 from scipy import sparse
@@ -16,9 +18,11 @@ from scipy import sparse
 import dasrec
 from dasrec import ALS, Biases, ImplicitALS, InputError, Interactions, MismatchError, Model, Popular
 from dasrec.evaluate import as_record, evaluate_all
+from dasrec.metrics import METRICS
 from dasrec.testing import planted_matrix, planted_ratings
 from tests import references
 from tests import references_models as twins
+from tests.snippets import python_blocks, run_page
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +163,127 @@ def test_several_models_stand_side_by_side(data: Interactions) -> None:
         alone = dasrec.evaluate(model, split, n=(5, 10))
         for name in alone.data_vars:
             assert np.array_equal(both[name].sel(model=model.name), alone[name]), name
+
+
+# -- some users ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("users", [0, 1], ids=["known", "held-out"])
+@pytest.mark.parametrize("name", METRICS)
+def test_a_holdout_of_all_users_is_the_evaluation(cut: Interactions, name: str, users: int) -> None:
+    split = dasrec.split_users(cut, 0.3, rng=0) if users else dasrec.split_random(cut, 0.3, rng=0)
+    model = ALS(factors=3, iterations=2, rng=0).fit(split.train)
+    of_lists = METRICS[name].kind == "ranking"
+    expected = dasrec.evaluate(model, split, n=7, metrics=[name])[name].item()
+    found = dasrec.holdout(split, f"{name}@7" if of_lists else name)(model)
+    assert type(found) is float
+    assert found == pytest.approx(expected if of_lists else -expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("how", ["random:0.3", "users:0.4"])
+def test_a_holdout_ranks_for_as_many_users_as_it_is_told(
+    data: Interactions, cut: Interactions, how: str
+) -> None:
+    """Those of one seed, whatever the blocks and the state of NumPy's own generator."""
+    split = dasrec.parse_split(data, how, rng=2)
+    model = ImplicitALS(factors=4, iterations=3, rng=0).fit(split.train)
+    measure = dasrec.holdout(split, "recall@5", users=9, rng=3)
+    users, items = model.scoring_vectors()
+    if split.folds_in:
+        fresh = split.train.counts("user_items") == 0
+        users = np.where(fresh[:, None], model.fold_in(split.seen), users)
+    truth = references.rows_as_sets(split.test.to_scipy())
+    seen = references.rows_as_sets(split.seen.to_scipy())
+    chosen = measure.test.numbers
+    assert len(chosen) == 9
+    assert all(truth[user] for user in chosen)
+    lists, _ = references.top_n(users[chosen] @ items.T, 5, [seen[user] for user in chosen])
+    wanted = [truth[user] for user in chosen]
+    expected = twins.evaluate_lists(lists, wanted, n=5, n_items=len(items))["recall"]
+    assert measure(model) == pytest.approx(expected, rel=1e-6)
+    np.random.seed(1)
+    again = dasrec.holdout(dasrec.parse_split(cut, how, rng=2), "recall@5", users=9, rng=3)
+    assert again.test.numbers.tolist() == chosen.tolist()
+    other = dasrec.holdout(split, "recall@5", users=9, rng=4)
+    assert other.test.numbers.tolist() != chosen.tolist()
+
+
+def test_a_holdout_is_kept_in_memory_and_can_be_pickled(cut: Interactions) -> None:
+    split = dasrec.split_users(cut, 0.5, rng=0)
+    model = ImplicitALS(factors=4, iterations=3, rng=0).fit(split.train)
+    measure = dasrec.holdout(split, users=30)
+    copy = pickle.loads(pickle.dumps(measure))
+    with (
+        mock.patch("dasrec.evaluate._TASK_USERS", 7),
+        mock.patch("dasrec.store.read_rows", side_effect=AssertionError("it was read again")),
+    ):
+        assert len(measure.test.cuts("user_items")) == 6
+        assert measure(model) == pytest.approx(copy(model), rel=1e-12)
+    assert 0.1 < copy(model) < 1
+    assert "csr" not in repr(measure)
+
+
+def test_a_holdout_knows_weights_as_the_split_has_them(data: Interactions) -> None:
+    """Folding in must see transformed weights, and errors must be on their scale."""
+    split = dasrec.split_users(data, 0.4, rng=0)
+    split = split.transform(dasrec.Centre(by="global").fit(split.train))
+    model = ALS(factors=3, iterations=3, rng=0).fit(split.train)
+    expected = dasrec.evaluate(model, split, metrics=["rmse"])["rmse"].item()
+    assert dasrec.holdout(split, "rmse")(model) == pytest.approx(-expected, rel=1e-6)
+
+
+def test_a_fit_that_is_monitored_keeps_its_best_iteration(data: Interactions) -> None:
+    split = dasrec.split_random(data, 0.3, rng=1)
+    training = dasrec.Training(monitor=dasrec.holdout(split, "ndcg@5", users=40), patience=2)
+    model = ImplicitALS(factors=16, regularization=0.01, iterations=60, rng=0)
+    model.fit(split.train, training=training)
+    found = model.history_["monitor"].values
+    assert 2 < len(found) < 60
+    assert found.argmax() == len(found) - 3
+    assert training.monitor is not None
+    assert training.monitor(model) == found.max()
+
+
+def test_a_holdout_is_the_same_on_a_cluster(cut: Interactions, cluster_client: Client) -> None:
+    split = dasrec.split_users(cut, 0.4, rng=0)
+    model = ImplicitALS(factors=4, iterations=3, rng=0).fit(split.train)
+    there = dasrec.holdout(split, users=25)
+    on_cluster = there(model)
+    with cluster_client.as_current(), mock.patch("dasrec.blocks.active_client", return_value=None):
+        here = dasrec.holdout(split, users=25)
+        assert here.test.numbers.tolist() == there.test.numbers.tolist()
+        assert here(model) == on_cluster
+
+
+def test_holdouts_that_make_no_sense_are_refused(data: Interactions) -> None:
+    split = dasrec.split_random(data, 0.2, rng=1)
+    for text in ("f7", "f7@10", "ndcg", "ndcg@", "ndcg@x", "ndcg@-1", "rmse@10", "rmse@", ""):
+        known = r"expected one of: rmse, mae, precision@10, recall@10, ndcg@10, map@10, mrr@10"
+        with pytest.raises(InputError, match=rf"metric '{text}' is unknown; {known}"):
+            dasrec.holdout(split, text)
+    with pytest.raises(InputError, match="n is 0; expected a whole number, at least 1"):
+        dasrec.holdout(split, "ndcg@0")
+    with pytest.raises(InputError, match="catalogue has only 60 items; choose n <= 60"):
+        dasrec.holdout(split, "ndcg@61")
+    with pytest.raises(InputError, match="users is 0; expected a whole number, at least 1"):
+        dasrec.holdout(split, users=0)
+    with pytest.raises(InputError, match="leaves nothing to test; choose a larger test part"):
+        dasrec.holdout(dasrec.split_random(data, 1e-9, rng=1))
+    measure = dasrec.holdout(split, "mae")
+    with pytest.raises(InputError, match="mae needs predicted values, and this model only ranks"):
+        measure(Popular().fit(split.train))
+    with pytest.raises(MismatchError, match="it may know what is tested"):
+        measure(Biases().fit(data))
+
+
+def test_the_example_of_fitting_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    dasrec.interactions_from_scipy(planted_matrix(), "my-store")
+    (block,) = python_blocks(Path(__file__).parents[1] / "docs" / "conventions.md")
+    assert len([line for line in block.splitlines() if line]) <= 6
+    names = run_page("conventions.md")
+    assert len(names["model"].history_["monitor"]) > 3
+    assert dasrec.load_model("my-checkpoint").trained_on_ == names["model"].trained_on_
 
 
 # -- what is refused -------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import click
 import dasrec
 from dasrec import cluster
 from dasrec.cli import models, start, stores
+from dasrec.cli.options import WHEN_STOPPED
 from dasrec.errors import DasrecError
 
 STOPPED = 130
@@ -26,9 +27,8 @@ class _Group(click.Group):
         except (DasrecError, OSError) as error:
             raise click.ClickException(" ".join(str(error).split())) from error
         except KeyboardInterrupt:
-            click.echo(
-                "Stopped; nothing half-written is in use. Run the same command again.", err=True
-            )
+            what = ctx.meta.get(WHEN_STOPPED, "Run the same command again.")
+            click.echo(f"Stopped; nothing half-written is in use. {what}", err=True)
             ctx.exit(STOPPED)
 
 

@@ -2,30 +2,55 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
 import pandas as pd
 
 import dasrec
-from dasrec import pages
+from dasrec import files, pages, versions
 from dasrec.checks import check_columns
-from dasrec.cli.options import as_json_option, lengths_option, overwrite_option, seed_option
+from dasrec.cli.options import (
+    MEMORY_HELP,
+    WHEN_STOPPED,
+    SectionCommand,
+    as_json_option,
+    lengths_option,
+    overwrite_option,
+    section_option,
+    seed_option,
+)
 from dasrec.console import show, show_facts
 from dasrec.errors import InputError
 from dasrec.evaluate import as_record, evaluate_all
+from dasrec.metrics import choose_metrics
 from dasrec.models import MODELS
 from dasrec.report import write_page
 
+_parameter = partial(section_option, "Parameters of the model")
+_control = partial(section_option, "Course of the fit", default=None)
 
-@click.command("fit")
+_CONTROLS = ("memory", "time_limit", "log", "monitor", "patience", "checkpoint", "resume")
+
+
+@click.command("fit", cls=SectionCommand)
 @click.argument("store")
 @click.argument("model_place", metavar="MODEL")
 @click.option("--model", "kind", type=click.Choice(list(MODELS)), required=True)
-@click.option("--factors", type=int, metavar="K", help="Length of the latent vectors.")
-@click.option("--iterations", type=int, metavar="N", help="Sweeps over both sides.")
-@click.option("--regularization", type=float, help="Strength of the regularisation.")
-@click.option("--unobserved-weight", type=float, help="Weight of cells that nobody has used.")
+@_parameter("--factors", type=int, metavar="K", help="Length of the latent vectors.")
+@_parameter("--iterations", type=int, metavar="N", help="Sweeps over both sides, at most.")
+@_parameter("--regularization", type=float, help="Strength of the regularisation.")
+@_parameter("--unobserved-weight", type=float, help="Weight of cells that nobody has used.")
+@_parameter("--solver", help="How rows are solved: auto, exact, or cg (conjugate gradients).")
+@_parameter("--tolerance", type=float, help="How far from their best cg may leave rows.")
+@_control("--memory", metavar="SIZE", help=MEMORY_HELP)
+@_control("--time-limit", metavar="TIME", help="Begin no iteration past it: seconds, or 10min.")
+@_control("--log", metavar="FILE", help="Append each iteration as a line of JSON.")
+@_control("--monitor", metavar="METRIC", help="Measure on --split as it goes, like ndcg@10.")
+@_control("--patience", type=int, metavar="N", help="Stop after N iterations without a better one.")
+@_control("--checkpoint", metavar="PLACE", help="Save the model there after each iteration.")
+@_control("--resume", is_flag=True, help="Go on from the checkpoint, if one is there.")
 @click.option(
     "--split", "split_text", metavar="SPLIT", help="Train on its first part: time:0.2, ..."
 )
@@ -47,16 +72,71 @@ def fit_command(
     \b
     Example:  dasrec fit my-store my-model --model implicit-als --factors 64 --split time:0.2
     """
-    model = _make_model(kind, seed, {k: v for k, v in options.items() if v is not None})
+    given = {name: value for name, value in options.items() if value is not None}
+    controls = {name: given.pop(name) for name in _CONTROLS if name in given}
+    model = _make_model(kind, seed, given)
+    _check_controls(model, controls, model_place, split_text)
     interactions = dasrec.open_interactions(store)
+    split = None
     if split_text:
-        interactions = dasrec.parse_split(interactions, split_text, rng=seed).train
-    model.fit(interactions)
+        split = _split_for(_before(controls), interactions, split_text, seed)
+        interactions = split.train
+    if "monitor" in controls and split is not None:
+        controls["monitor"] = dasrec.holdout(split, controls["monitor"])
+    if "checkpoint" in controls:
+        click.get_current_context().meta[WHEN_STOPPED] = (
+            f"Run the same command with --resume to go on from {controls['checkpoint']}."
+        )
+    model.fit(interactions, training=dasrec.Training(**controls))
     saved = model.save(model_place, overwrite=overwrite)
     record = {"model": kind, "place": saved, "parameters": model.get_params(), "split": split_text}
-    if hasattr(model, "history_"):
-        record["objective"] = [float(value) for value in model.history_["objective"].values]
+    for name in ("objective", "monitor"):
+        if name in getattr(model, "history_", ()):
+            record[name] = [float(value) for value in model.history_[name].values]
     show(record, as_json=as_json, human=lambda: show_facts(f"Fitted {kind}", record))
+
+
+def _check_controls(
+    model: dasrec.Model, controls: dict[str, Any], place: str, split: str | None
+) -> None:
+    """Refuse what goes with no such model, or not together, in the words of the command line."""
+    options = ", ".join(f"--{name.replace('_', '-')}" for name in controls)
+    if controls and "solver" not in model.get_params():
+        msg = f"{model.name} is not fitted step by step; leave out {options}"
+        raise InputError(msg)
+    present = {*controls, "split"} if split else {*controls}
+    for name, needed, example in (
+        ("monitor", "split", "time:0.2"),
+        ("patience", "monitor", "ndcg@10"),
+        ("resume", "checkpoint", "my-checkpoint"),
+    ):
+        if name in controls and needed not in present:
+            msg = f"--{name} is given without --{needed}; expected both, as --{needed} {example}"
+            raise InputError(msg)
+    if "monitor" in controls:
+        choose_metrics(
+            [controls["monitor"].partition("@")[0]], predicts_values=model.predicts_values
+        )
+    if "checkpoint" in controls and files.absolute(controls["checkpoint"]) == files.absolute(place):
+        msg = f"--checkpoint is the place of the model, {place}; choose another"
+        raise InputError(msg)
+    if "time_limit" in controls:
+        controls["time_limit"] = _time_limit(controls["time_limit"])
+
+
+def _time_limit(text: str) -> float | str:
+    """Return seconds, if no unit is given."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _before(controls: dict[str, Any]) -> dasrec.Model | None:
+    """Return what a fit goes on from, since its split is to be made again."""
+    place = controls.get("checkpoint", "")
+    is_there = "resume" in controls and versions.list_versions(files.absolute(place))
+    return dasrec.load_model(place) if is_there else None
 
 
 def _make_model(kind: str, seed: int | None, given: dict[str, Any]) -> dasrec.Model:
@@ -69,10 +149,11 @@ def _make_model(kind: str, seed: int | None, given: dict[str, Any]) -> dasrec.Mo
 
 
 def _split_for(
-    model: dasrec.Model, interactions: dasrec.Interactions, text: str, seed: int | None
+    model: dasrec.Model | None, interactions: dasrec.Interactions, text: str, seed: int | None
 ) -> dasrec.Split:
     """Make the split; a random one by the seed that the model was fitted with, unless told."""
-    seeds = [mask["seed"] for mask in model.trained_on_["masks"] if "seed" in mask]
+    masks = [] if model is None else model.trained_on_["masks"]
+    seeds = [mask["seed"] for mask in masks if "seed" in mask]
     return dasrec.parse_split(
         interactions, text, rng=seed if seed is not None or not seeds else seeds[0]
     )

@@ -32,8 +32,19 @@ class SectionCommand(click.Command):
                 formatter.write_dl(records)
 
 
+def section_option(section: str, *names: str, **settings: Any) -> Any:
+    """Make an option that ``--help`` lists under this heading."""
+    return click.option(*names, cls=SectionOption, section=section, **settings)
+
+
+WHEN_STOPPED = "dasrec.when_stopped"
+"""Key of what a command says after Ctrl-C, in the ``meta`` of click's context."""
+
+MEMORY_HELP = "What this process, or each worker, may hold, like 2GB."
+
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there already.")
+memory_option = click.option("--memory", metavar="SIZE", help=MEMORY_HELP)
 seed_option = click.option("--seed", type=int, help="Seed of everything random.")
 
 

@@ -1,4 +1,4 @@
-"""Commands about stores: ingest, info, compact, forget, verify."""
+"""Commands about stores: ingest, plan, info, compact, forget, verify."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ import numpy as np
 
 import dasrec
 from dasrec import files
-from dasrec.cli.options import SectionCommand, SectionOption, as_json_option, overwrite_option
+from dasrec.checks import check_count
+from dasrec.cli.options import (
+    SectionCommand,
+    as_json_option,
+    memory_option,
+    overwrite_option,
+    section_option,
+)
 from dasrec.console import show, show_audit, show_facts
 from dasrec.errors import InputError, StoreError
 from dasrec.memory import gigabytes
 
-
-def _option(section: str, *names: str, **settings: Any) -> Any:
-    return click.option(*names, cls=SectionOption, section=section, **settings)
-
-
-_column = partial(_option, "Columns of the log", metavar="COL")
-_choice = partial(_option, "Columns of the log", show_default=True)
-_which = partial(_option, "Which events", metavar="FILE")
-_rule = partial(_option, "Cleaning", show_default=True)
-_secret = partial(_option, "Pseudonyms")
+_column = partial(section_option, "Columns of the log", metavar="COL")
+_choice = partial(section_option, "Columns of the log", show_default=True)
+_which = partial(section_option, "Which events", metavar="FILE")
+_rule = partial(section_option, "Cleaning", show_default=True)
+_secret = partial(section_option, "Pseudonyms")
 _id_kinds = click.Choice(["auto", "int64", "string", "uuid"])
 
 
@@ -95,17 +97,12 @@ def _log_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-_memory_option = click.option(
-    "--memory", metavar="SIZE", help="What this process, or each worker, may hold, like 2GB."
-)
-
-
 @click.command("ingest", cls=SectionCommand)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.argument("store")
 @_log_options
 @_rule("--quarantine", metavar="FOLDER", help="Keep bad rows there, with their place and why.")
-@_memory_option
+@memory_option
 @overwrite_option
 @click.option("--append", is_flag=True, help="Add to the store that is there: a new version.")
 @as_json_option
@@ -153,7 +150,7 @@ def plan_command() -> None:
 @plan_command.command("ingest", cls=SectionCommand)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @_log_options
-@_memory_option
+@memory_option
 @as_json_option
 def plan_ingest_command(
     inputs: tuple[str, ...], memory: str | None, as_json: bool, **options: Any
@@ -164,10 +161,44 @@ def plan_ingest_command(
     Example:  dasrec plan ingest ratings.csv --user userId --item movieId --memory 2GB
     """
     record = dasrec.plan_ingest(_cleaned(inputs, options), memory=memory).as_record()
-    facts = {
+    show(record, as_json=as_json, human=lambda: show_facts("Plan", _readable(record)))
+
+
+_FIT_FACTS = {
+    "factors": "factors",
+    "n_tasks": "tasks of an iteration",
+    "data_bytes": "all blocks, decoded",
+    "cache_bytes": "of them kept in memory",
+    "factor_bytes": "factors of both sides",
+    "peak_bytes": "peak of memory",
+    "limit_bytes": "limit of memory",
+}
+
+
+@plan_command.command("fit")
+@click.argument("store")
+@click.option("--factors", type=int, required=True, metavar="K", help="Length of the vectors.")
+@memory_option
+@as_json_option
+def plan_fit_command(store: str, factors: int, memory: str | None, as_json: bool) -> None:
+    """Say how many tasks and bytes fitting ALS or implicit ALS takes, and its peak of memory.
+
+    \b
+    Example:  dasrec plan fit my-store --factors 64 --memory 2GB
+    """
+    check_count(factors, name="factors")
+    interactions = dasrec.open_interactions(store)
+    record = dasrec.plan_fit(interactions, factors=factors, memory=memory).as_record()
+    facts = _readable(record)
+    words = {word: facts[key] for key, word in _FIT_FACTS.items()}
+    show(record, as_json=as_json, human=lambda: show_facts("Plan", words))
+
+
+def _readable(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a plan with its bytes as people read them."""
+    return {
         key: gigabytes(value) if key.endswith("_bytes") else value for key, value in record.items()
     }
-    show(record, as_json=as_json, human=lambda: show_facts("Plan", facts))
 
 
 def _cleaned(inputs: Sequence[str], options: dict[str, Any]) -> dasrec.Events:
