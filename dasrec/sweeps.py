@@ -207,6 +207,7 @@ def eigenbasis(vectors: Floats) -> tuple[NDArray[np.float64], Floats]:
 
 
 def _by_rows(multiply: object, vectors: Floats) -> Iterator[Floats]:
+    vectors = np.require(vectors, requirements="CA")  # else NumPy multiplies without BLAS
     parts = [vectors[first : first + _ROWS] for first in range(0, len(vectors), _ROWS)]
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(CPU_COUNT) as pool:
         yield from pool.map(multiply, parts)  # type: ignore[arg-type]

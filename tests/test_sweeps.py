@@ -60,6 +60,22 @@ def test_products_have_the_same_bits_on_any_number_of_cores(k: int) -> None:
     assert found[0] == found[1] == found[2]
 
 
+def unaligned(values: Any) -> Any:
+    """Return a copy that begins in the middle of a word, as what comes from a cluster may."""
+    raw = np.empty(values.nbytes + 1, np.uint8)
+    copy = raw[1:].view(values.dtype).reshape(values.shape)
+    copy[:] = values
+    assert not copy.flags.aligned
+    return copy
+
+
+def test_products_have_the_same_bits_wherever_an_array_lies() -> None:
+    vectors, rotation = draw_vectors(500, 20), draw_vectors(20, 20)
+    other = unaligned(vectors)
+    assert gram(other).tobytes() == gram(vectors).tobytes()
+    assert rotate(other, rotation).tobytes() == rotate(vectors, rotation).tobytes()
+
+
 def test_in_the_eigenbasis_the_gram_matrix_is_diagonal() -> None:
     vectors = draw_vectors(500, 7)
     vectors[:, 3] = vectors[:, 5]  # of rank six: rounding must not make an eigenvalue negative

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,7 +34,6 @@ from dasrec import (
     Training,
     load_model,
 )
-from dasrec.cluster import connect
 from dasrec.testing import planted_matrix
 from dasrec.training import Record
 
@@ -542,39 +540,3 @@ def test_a_fit_on_two_processes_is_killed_at_five_random_moments(
     subprocess.run(command, check=True, timeout=120, env=environment)
     wanted = ImplicitALS(factors=20, iterations=30, solver=solver, rng=0).fit(data)
     assert learned(load_model(place)) == learned(wanted)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [ImplicitALS, ALS])
-def test_a_fit_survives_the_death_of_a_worker_at_three_random_moments(
-    data: Interactions, kind: Any
-) -> None:
-    draw = np.random.default_rng(6)
-
-    def make() -> Any:
-        return kind(factors=20, iterations=12, rng=0)
-
-    wanted = learned(make().fit(data))
-    for number in range(3):
-        moment, pause = int(draw.integers(2, 9)), draw.uniform(0, 0.1)
-        reached = threading.Event()
-        # a cluster of its own for each: nannies that lose many workers may give up on one
-        with connect("processes:2") as client:
-            assert client is not None
-            pid = list(client.run(os.getpid).values())[number % 2]
-
-            def kill(reached: threading.Event = reached, pause: float = pause, pid: int = pid):
-                reached.wait(60)
-                time.sleep(pause)
-                os.kill(pid, signal.SIGKILL)
-
-            def tell(record: Record, reached: Any = reached, moment: int = moment) -> None:
-                if record["iteration"] == moment:
-                    reached.set()
-
-            killer = threading.Thread(target=kill)
-            killer.start()
-            model = make().fit(data, training=Training(callbacks=[tell]))
-            killer.join()
-            assert pid not in client.run(os.getpid).values()
-        assert learned(model) == wanted
