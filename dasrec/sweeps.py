@@ -158,6 +158,8 @@ def plan_fit(
         Factors and one block a thread need more; the message says how much.
     """
     base, limit, threads = room(memory)
+    if blocks.active_client() is not None:
+        base = 0  # what this process holds says nothing of a worker, whose limit is the least
     sides = sorted([interactions.n_users, interactions.n_items])
     # of the larger side: where it starts, its blocks, and the whole; of the other also the basis
     vectors = 4 * (factors + 1) * (3 * sides[1] + 2 * sides[0])
@@ -207,7 +209,7 @@ def eigenbasis(vectors: Floats) -> tuple[NDArray[np.float64], Floats]:
 
 
 def _by_rows(multiply: object, vectors: Floats) -> Iterator[Floats]:
-    vectors = np.require(vectors, requirements="CA")  # else NumPy multiplies without BLAS
+    vectors = np.require(vectors, requirements=("C", "A"))  # else NumPy multiplies without BLAS
     parts = [vectors[first : first + _ROWS] for first in range(0, len(vectors), _ROWS)]
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(CPU_COUNT) as pool:
         yield from pool.map(multiply, parts)  # type: ignore[arg-type]

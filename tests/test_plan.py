@@ -86,7 +86,7 @@ def test_a_budget_bounds_the_tasks_at_a_time(needed: int, monkeypatch: pytest.Mo
     table = pd.DataFrame({"u": np.arange(10), "i": np.arange(10)})
     events = dasrec.read_events(table, user="u", item="i")
     base, task = 10**9, plan._task_bytes(10, len(events.sources))
-    monkeypatch.setattr(plan, "_room", lambda budget: (base, budget, 3))
+    monkeypatch.setattr(plan, "room", lambda budget: (base, budget, 3))
     budget = base + needed * task + task // 2
     found = dasrec.plan_ingest(events, memory=budget)
     assert (found.at_once, found.peak_bytes) == (needed, base + needed * task)

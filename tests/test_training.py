@@ -302,11 +302,10 @@ def test_a_place_of_other_files_is_refused_and_they_stay(
 
 
 @EACH
-@pytest.mark.parametrize("iteration", [1, ITERATIONS])
 def test_a_stopped_fit_goes_on_with_the_same_bits(
-    data: Interactions, tmp_path: Path, make: Make, iteration: int
+    data: Interactions, tmp_path: Path, make: Make
 ) -> None:
-    place = tmp_path / "model"
+    place, iteration = tmp_path / "model", 2
     stop(make(), data, Training(checkpoint=place, callbacks=[interrupt_after(iteration)]))
     assert n_done(load_model(place)) == iteration
     records: list[Record] = []
