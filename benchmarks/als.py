@@ -397,20 +397,12 @@ def _options() -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=common.count, default=size, help="as in 100k or 17M")
     parser.add_argument("--factors", default="64,128,256")
     parser.add_argument("--iterations", type=int, default=15)
-    parser.add_argument("--repeats", type=int, default=3, help="rounds; medians are shown")
     parser.add_argument("--peers", default=",".join(PEERS), help="'' for none")
     parser.add_argument("--exact", action="store_true", help="also solve exactly")
     parser.add_argument("--processes", action="store_true", help="also dasrec in processes")
     parser.add_argument("--memory", default="", help="also dasrec within limits, as in 512MB,1GB")
-    parser.add_argument("--workers", type=int, default=2, help="cores, threads and processes")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--cache", type=Path, help="folder for logs; by default a temporary one")
     parser.add_argument("--plot", type=Path, help="SVG of the objective against seconds")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 if a target is missed")
-    options = parser.parse_args()
-    options.cache = options.cache or Path(tempfile.gettempdir()) / "dasrec-benchmarks"
-    options.cache.mkdir(parents=True, exist_ok=True)
+    options = common.parse(parser, repeats=3)
     options.factors = sorted(map(int, options.factors.split(",")))
     options.memory = [limit for limit in options.memory.split(",") if limit]
     options.peers = [peer for peer in options.peers.split(",") if peer]

@@ -7,6 +7,7 @@ the memory of another, and samples the memory of that process with all its child
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib
 import json
@@ -16,6 +17,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -257,6 +259,20 @@ def short(number: float) -> str:
         if number >= factor:
             return f"{number / factor:g}{letter}"
     return f"{number:g}"
+
+
+def parse(parser: argparse.ArgumentParser, *, repeats: int) -> argparse.Namespace:
+    """Add what every comparison can be asked for, parse the command line, and make the cache."""
+    parser.add_argument("--repeats", type=int, default=repeats, help="rounds; medians are shown")
+    parser.add_argument("--workers", type=int, default=2, help="cores, threads and processes")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--cache", type=Path, help="folder for logs; by default a temporary one")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a target is missed")
+    options = parser.parse_args()
+    options.cache = options.cache or Path(tempfile.gettempdir()) / "dasrec-benchmarks"
+    options.cache.mkdir(parents=True, exist_ok=True)
+    return options
 
 
 def say(line: str) -> None:

@@ -15,15 +15,13 @@ cores other programs kept busy meanwhile: where it is not near 0, read the proce
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib
 import json
 import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -44,24 +42,13 @@ SIDES = ("user_items", "item_users")
 # --- the jobs
 
 
-@contextlib.contextmanager
-def _cluster(spec: str) -> Iterator[None]:
-    """Start what the body runs on; workers import the libraries now, as threads have done."""
-    from dasrec.cluster import connect
-
-    with connect(spec) as client:
-        if client is not None:
-            client.run(importlib.import_module, "dasrec")
-        yield
-
-
 def write_dasrec(
     log: str, out: str, *, cluster: str, strings: bool, memory: str | None = None
 ) -> dict[str, Any]:
     """Write an interaction store in threads, or on a cluster that is started beforehand."""
     import dasrec
 
-    with _cluster(cluster), timed() as answer:
+    with common.cluster(cluster), timed() as answer:
         events = dasrec.read_events(
             log,
             user="user",
@@ -116,7 +103,7 @@ def write_dask(log: str, out: str, *, workers: int) -> dict[str, Any]:
     """Shuffle by user between worker processes, then sort and dedupe each partition."""
     import dask.dataframe as dd
 
-    with _cluster(f"processes:{workers}"), timed() as answer:
+    with common.cluster(f"processes:{workers}"), timed() as answer:
         events = dd.read_parquet(log, split_row_groups=1)
         shuffled = events.shuffle("user", shuffle_method="p2p")
         shuffled.map_partitions(_last_of_each, meta=events._meta).to_parquet(out, write_index=False)
@@ -255,19 +242,11 @@ def _options() -> argparse.Namespace:
         "--events", type=common.count, default=10**7, help="size of the log, as in 10M"
     )
     parser.add_argument("--sizes", help="several logs instead, as in 10M,30M,100M")
-    parser.add_argument("--repeats", type=int, default=1, help="rounds; medians are shown")
     parser.add_argument("--strings", action="store_true", help="also a log whose ids are strings")
     parser.add_argument("--peers", default="duckdb,dask", help="duckdb,dask; '' for none")
     parser.add_argument("--duckdb-memory", default="4GB", help="limits; targets are for the first")
     parser.add_argument("--memory", help="limit of dasrec in threads, as in 1GB")
-    parser.add_argument("--workers", type=int, default=2, help="cores, threads and processes")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--cache", type=Path, help="folder for logs; by default a temporary one")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 if a target is missed")
-    options = parser.parse_args()
-    options.cache = options.cache or Path(tempfile.gettempdir()) / "dasrec-benchmarks"
-    options.cache.mkdir(parents=True, exist_ok=True)
+    options = common.parse(parser, repeats=1)
     options.sizes = sorted(map(common.count, options.sizes.split(","))) if options.sizes else []
     options.sizes = options.sizes or [options.events]
     options.peers = [peer for peer in options.peers.split(",") if peer]

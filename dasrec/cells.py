@@ -61,33 +61,28 @@ class CellBlock(NamedTuple):
         """Read cells ``start:stop`` of one column."""
         return columns.read_column(self.folder, name, self.codecs[name], start, stop)
 
-    def rows(self) -> NDArray[np.int32]:
-        """Return the row of each cell."""
+    def rows(self, start: int = 0, stop: int | None = None) -> NDArray[np.int32]:
+        """Return the row of each of the cells ``start:stop``."""
         counts = files.read_column(files.join(self.folder, _COUNTS), np.int64)
-        return rows_of(indptr_of(counts)) + np.int32(self.first)
+        return rows_of(np.clip(indptr_of(counts), start, stop)) + np.int32(self.first)
 
     def load_by_user(self, start: int = 0, stop: int | None = None) -> Columns:
         """Read all columns of cells ``start:stop`` of a block whose rows are users."""
         names = (ITEM, VALUE, TIMESTAMP) if self.timed else (ITEM, VALUE)
         return {
-            USER: self.rows()[start:stop],
+            USER: self.rows(start, stop),
             **{name: self.read(name, start, stop) for name in names},
         }
-
-
-def save(folder: str, found: Columns, *, first: int, counts: Longs) -> CellBlock:
-    """Write the cells of rows from ``first`` on, of which each has ``counts`` cells."""
-    codecs = columns.write_columns(folder, found)
-    with files.writing(folder):
-        files.write_column(files.join(folder, _COUNTS), counts)
-    return CellBlock(folder, codecs, first, counts)
 
 
 def save_by_user(folder: str, found: Columns, span: tuple[int, int]) -> CellBlock:
     """Write the cells of users ``span[0]:span[1]``, sorted by (user, item)."""
     counts = np.bincount(found[USER] - np.int32(span[0]), minlength=span[1] - span[0])
     others = {name: values for name, values in found.items() if name != USER}
-    return save(folder, others, first=span[0], counts=counts)
+    codecs = columns.write_columns(folder, others)
+    with files.writing(folder):
+        files.write_column(files.join(folder, _COUNTS), counts)
+    return CellBlock(folder, codecs, span[0], counts)
 
 
 def sort_by_user(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -65,12 +64,12 @@ class Swept:
 
 
 class BlockCache:
-    """Decoded blocks of one fit, as many as fit into some bytes, those used last."""
+    """Decoded blocks of one fit, those read first, as many as fit into some bytes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._fit = ""
-        self._blocks: OrderedDict[tuple[Side, int], CsrBlock] = OrderedDict()
+        self._blocks: dict[tuple[Side, int], CsrBlock] = {}
         self._left = 0
 
     def read(
@@ -208,11 +207,11 @@ def eigenbasis(vectors: Floats) -> tuple[NDArray[np.float64], Floats]:
     return np.maximum(values, 0), rotation.astype(np.float32)
 
 
-def _by_rows(multiply: object, vectors: Floats) -> Iterator[Floats]:
+def _by_rows(multiply: Callable[[Floats], Floats], vectors: Floats) -> Iterator[Floats]:
     vectors = np.require(vectors, requirements=("C", "A"))  # else NumPy multiplies without BLAS
     parts = [vectors[first : first + _ROWS] for first in range(0, len(vectors), _ROWS)]
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(CPU_COUNT) as pool:
-        yield from pool.map(multiply, parts)  # type: ignore[arg-type]
+        yield from pool.map(multiply, parts)
 
 
 def sweep(

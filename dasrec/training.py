@@ -128,15 +128,11 @@ class Course:
             start = time.perf_counter()
             record["monitor"] = float(self.training.monitor(model))
             record["monitor_seconds"] = time.perf_counter() - start
-        self.history.append(record)
+        better = self._append(record)
         logger.info("%s iteration %d: %s", self.name, len(self.history), record)
         if self.training.log is not None:
             with Path(self.training.log).open("a") as log:
                 log.write(json.dumps({"model": self.name, **record}) + "\n")
-        better = self._is_best()
-        if better:
-            self.best = len(self.history)
-        self._stop = self._is_worn_out()
         model.history_ = self.dataset()
         # the best one first: what is killed in between does this iteration again
         if better and (place := self.training.best_place()):
@@ -147,15 +143,19 @@ class Course:
             self._stop |= callback(dict(record)) is True
         return better
 
-    def _is_best(self) -> bool:
-        if self.training.patience is None or not self.best:
-            return True
-        # what is taken up may have been fitted without a monitor
-        return self.history[-1]["monitor"] > self.history[self.best - 1].get("monitor", -np.inf)
-
-    def _is_worn_out(self) -> bool:
+    def _append(self, record: Record) -> bool:
+        """Say whether an iteration is the best so far; stop if patience has come to its end."""
         patience = self.training.patience
-        return patience is not None and len(self.history) - self.best >= patience
+        better = patience is None or not self.best
+        if not better:
+            # what is taken up may have been fitted without a monitor
+            before = self.history[self.best - 1].get("monitor", -np.inf)
+            better = record.get("monitor", np.inf) > before
+        self.history.append(record)
+        if better:
+            self.best = len(self.history)
+        self._stop = patience is not None and len(self.history) - self.best >= patience
+        return better
 
     def dataset(self) -> xr.Dataset:
         """Label the history: each fact by iteration."""
@@ -170,14 +170,6 @@ class Course:
 
     def restore(self, history: xr.Dataset) -> None:
         """Take up the history of a checkpoint."""
-        n = history.sizes.get(ITERATION, 0)
-        self.history = [
-            {ITERATION: i + 1, **{str(name): float(v.values[i]) for name, v in history.items()}}
-            for i in range(n)
-        ]
-        for number, record in enumerate(self.history, 1):
-            monitored = self.training.patience is not None and self.best
-            before = self.history[self.best - 1].get("monitor", -np.inf) if monitored else -np.inf
-            if record.get("monitor", np.inf) > before:
-                self.best = number
-        self._stop = self._is_worn_out()
+        for i in range(history.sizes.get(ITERATION, 0)):
+            facts = {str(name): float(values.values[i]) for name, values in history.items()}
+            self._append({ITERATION: i + 1, **facts})

@@ -1,6 +1,8 @@
-"""What hypothesis draws: sparse matrices, dirty logs, and ways to cut them."""
+"""What is drawn: sparse matrices, dirty logs and ways to cut them; rows for the solvers."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -61,3 +63,20 @@ def cuts(draw: st.DrawFn, n: int, *, most: int = 5) -> list[int]:
     """Draw where ``n`` rows are cut into two to ``most`` parts; parts may be empty."""
     inner = draw(st.lists(st.integers(0, n), min_size=1, max_size=most - 1))
     return [0, *sorted(inner), n]
+
+
+def draw_rows(counts: list[int], k: int, *, seed: int = 0) -> dict[str, Any]:
+    """Return least squares for rows with these numbers of cells, as solvers take them."""
+    draw = np.random.default_rng(seed)
+    n_columns = max([*counts, 1]) + 3
+    indices = [np.sort(draw.choice(n_columns, n, replace=False)) for n in counts]
+    n = sum(counts)
+    return {
+        "indptr": np.cumsum([0, *counts], dtype=np.int64),
+        "indices": np.concatenate([*indices, np.empty(0)]).astype(np.int32),
+        "weights": draw.uniform(0.1, 3, n).astype(np.float32),
+        "targets": draw.normal(size=n).astype(np.float32),
+        "factors": draw.normal(size=(n_columns, k)).astype(np.float32),
+        "base": draw.uniform(0, 2, k).astype(np.float32),
+        "ridge": draw.uniform(0.5, 2, len(counts)).astype(np.float32),
+    }

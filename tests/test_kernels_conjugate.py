@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dasrec.errors import InputError
 from dasrec.kernels import conjugate
 from dasrec.kernels.conjugate import refine_rows
-from tests import references
+from tests import references, strategies
 
 Arrays = dict[str, Any]
 Found = tuple[Any, Any, Any]
@@ -24,20 +24,9 @@ KS = pytest.mark.parametrize("k", [1, 2, 7, 16, 33])
 
 def draw_rows(counts: list[int], k: int, *, seed: int = 0) -> Arrays:
     """Return the arguments of refine_rows, but for the tolerance; a third of the weights is 0."""
-    draw = np.random.default_rng(seed)
-    n_columns = max([*counts, 1]) + 3
-    indices = [np.sort(draw.choice(n_columns, n, replace=False)) for n in counts]
-    n = sum(counts)
-    return {
-        "indptr": np.cumsum([0, *counts], dtype=np.int64),
-        "indices": np.concatenate([*indices, np.empty(0)]).astype(np.int32),
-        "weights": (draw.uniform(0.1, 3, n) * (draw.random(n) < 2 / 3)).astype(np.float32),
-        "targets": draw.normal(size=n).astype(np.float32),
-        "factors": draw.normal(size=(n_columns, k)).astype(np.float32),
-        "base": draw.uniform(0, 2, k).astype(np.float32),
-        "ridge": draw.uniform(0.5, 2, len(counts)).astype(np.float32),
-        "start": np.zeros((len(counts), k), np.float32),
-    }
+    rows, draw = strategies.draw_rows(counts, k, seed=seed), np.random.default_rng(seed)
+    rows["weights"][draw.random(len(rows["weights"])) < 1 / 3] = 0
+    return rows | {"start": np.zeros((len(counts), k), np.float32)}
 
 
 def refine(rows: Arrays, tolerance: float = EXACT, *, kernel: Any = refine_rows) -> Found:

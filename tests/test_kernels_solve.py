@@ -12,25 +12,9 @@ from hypothesis import strategies as st
 from dasrec.errors import InputError
 from dasrec.kernels.solve import TILE, solve_rows
 from tests import references
+from tests.strategies import draw_rows
 
 Arrays = dict[str, Any]
-
-
-def draw_rows(counts: list[int], k: int, *, seed: int = 0) -> Arrays:
-    """Return the arguments of solve_rows for rows with these numbers of cells."""
-    draw = np.random.default_rng(seed)
-    n_columns = max([*counts, 1]) + 3
-    indices = [np.sort(draw.choice(n_columns, n, replace=False)) for n in counts]
-    n = sum(counts)
-    return {
-        "indptr": np.cumsum([0, *counts], dtype=np.int64),
-        "indices": np.concatenate([*indices, np.empty(0)]).astype(np.int32),
-        "weights": draw.uniform(0.1, 3, n).astype(np.float32),
-        "targets": draw.normal(size=n).astype(np.float32),
-        "factors": draw.normal(size=(n_columns, k)).astype(np.float32),
-        "base": draw.uniform(0, 2, k).astype(np.float32),
-        "ridge": draw.uniform(0.5, 2, len(counts)).astype(np.float32),
-    }
 
 
 def check_agrees(given_: Arrays, *, within: float = 2e-4) -> None:

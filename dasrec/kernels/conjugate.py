@@ -111,7 +111,10 @@ def _pass(tile: Floats, c: Floats, d: Floats, x: Floats, dots: Floats, out: Floa
 def _far_pass(
     factors: Floats, cells: Cells, d: Floats, x: Floats, dots: Floats, out: Floats
 ) -> None:
-    """As :func:`_pass`, with factors all over memory, which are fetched ahead."""
+    """As :func:`_pass`, with factors all over memory, which are fetched ahead.
+
+    What it does for a cell is written out once more: a function of its own takes a tenth longer.
+    """
     indices, c, _ = cells
     n, k = c.shape[0], x.shape[0]
     out[:] = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from dasrec import files, store, versions
+from dasrec import versions
 from dasrec.errors import StoreError
 from dasrec.models.als import ALS, ImplicitALS
 from dasrec.models.base import Model
@@ -28,12 +28,8 @@ def load_model(url: str | os.PathLike[str]) -> Model:
         Nothing is there, its writing was cut off, or it is of another format version or kind.
     """
     pointer = versions.read_pointer(os.fspath(url), MODEL_KIND)
-    attrs = pointer.facts
-    kind = MODELS.get(attrs["model"])
-    if kind is None:
-        msg = f"{url} holds a model {attrs['model']!r}; this dasrec knows: {', '.join(MODELS)}"
+    name = pointer.facts["model"]
+    if name not in MODELS:
+        msg = f"{url} holds a model {name!r}; this dasrec knows: {', '.join(MODELS)}"
         raise StoreError(msg)
-    model = kind(**attrs["parameters"])
-    with files.reaching(pointer.url):
-        model._restore(store.read_dataset(pointer), attrs["trained_on"])
-    return model
+    return MODELS[name].opened(pointer)

@@ -65,12 +65,12 @@ class _Alternating(Model):
         try:
             for _ in course:
                 users, items, facts = self._iterate(interactions, sweeps, users, items)
-                self._keep(interactions, users, items)
+                self._keep(users, items)
                 if course.record(facts, self):
                     best = users, items
         finally:
             CACHE.clear()
-        self._keep(interactions, *best)
+        self._keep(*best)
         self.history_ = course.dataset()
 
     def _best(self, training: Training) -> tuple[Floats, Floats] | None:
@@ -110,7 +110,7 @@ class _Alternating(Model):
         return draw * np.float32(INIT_SCALE / np.sqrt(self.factors))
 
     def _prepare(self, interactions: Interactions) -> None:
-        """Learn what the sweeps start from."""
+        """Learn what does not change from one iteration to the next."""
 
     def _half(self, vectors: Floats, start: Floats | None, n_rows: int) -> Half:
         """Describe the half-sweep that holds these vectors fixed."""
@@ -120,7 +120,7 @@ class _Alternating(Model):
         """Return what the history records of an iteration; ``objective`` is among it."""
         raise NotImplementedError
 
-    def _keep(self, interactions: Interactions, users: Floats, items: Floats) -> None:
+    def _keep(self, users: Floats, items: Floats) -> None:
         """Set the learned attributes from the last vectors."""
         raise NotImplementedError
 
@@ -205,6 +205,10 @@ class ImplicitALS(_Alternating):
         check_number(self.unobserved_weight, name="unobserved_weight", above=0)
         check_number(self.regularization_exponent, name="regularization_exponent")
 
+    def _prepare(self, interactions: Interactions) -> None:
+        counts = interactions.counts("item_users")
+        self.item_shares_ = label((counts / interactions.n_users).astype(np.float32), ITEM)
+
     def _half(self, vectors: Floats, start: Floats | None, n_rows: int) -> Half:
         values, rotation = eigenbasis(vectors)
         return Half(
@@ -228,11 +232,9 @@ class ImplicitALS(_Alternating):
         penalty = users.penalty + items.penalty
         return {"objective": items.loss + self.unobserved_weight * everywhere + penalty}
 
-    def _keep(self, interactions: Interactions, users: Floats, items: Floats) -> None:
+    def _keep(self, users: Floats, items: Floats) -> None:
         self.user_factors_ = label_factors(users, USER, self.user_ids_)
         self.item_factors_ = label_factors(items, ITEM, self.item_ids_)
-        counts = interactions.counts("item_users")
-        self.item_shares_ = label((counts / interactions.n_users).astype(np.float32), ITEM)
 
     def scoring_vectors(self) -> tuple[Floats, Floats]:
         """Return (x, whether x is zero) and (y, share of users)."""
@@ -355,7 +357,7 @@ class ALS(_Alternating):
         objective = items.loss + users.penalty + items.penalty
         return {"objective": objective, "train_rmse": float(np.sqrt(items.loss / self._n))}
 
-    def _keep(self, interactions: Interactions, users: Floats, items: Floats) -> None:
+    def _keep(self, users: Floats, items: Floats) -> None:
         self.user_factors_ = label_factors(users[:, :-1], USER, self.user_ids_)
         self.item_factors_ = label_factors(items[:, :-1], ITEM, self.item_ids_)
         self.user_biases_ = label(users[:, -1], USER)

@@ -231,10 +231,15 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
         if pointer.facts["model"] != self.name:
             msg = f"{url} holds a model {pointer.facts['model']!r}; expected {self.name!r}"
             raise MismatchError(msg)
-        found = type(self)(**pointer.facts["parameters"])
+        return self.opened(pointer)
+
+    @classmethod
+    def opened(cls, pointer: versions.Pointer) -> Self:
+        """Open a version of a saved model; its arrays are read when they are first used."""
+        model = cls(**pointer.facts["parameters"])
         with files.reaching(pointer.url):
-            found._restore(store.read_dataset(pointer), pointer.facts["trained_on"])
-        return found
+            model._restore(store.read_dataset(pointer), pointer.facts["trained_on"])
+        return model
 
     def resumed(self, interactions: Interactions, training: Training) -> Self | None:
         """Open what a fit that was stopped has left, if this one is to go on with it.
