@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +209,8 @@ def test_a_killed_ingest_goes_on_at_ten_random_moments(
             [sys.executable, "-c", script, str(log), str(url)], start_new_session=True
         ) as process:
             wait_for_records(url, moment, lambda process=process: process.poll() is None)
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended by itself
+                os.killpg(process.pid, signal.SIGKILL)
         caplog.clear()
         done = n_records(url)
         with caplog.at_level(logging.INFO, "dasrec"):
