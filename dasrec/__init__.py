@@ -21,6 +21,7 @@ from dasrec.interop import (
     to_binsparse,
     to_coo,
 )
+from dasrec.medium import plan_fit
 from dasrec.memory import share_heap
 from dasrec.models import ALS, Biases, ImplicitALS, Model, Popular, load_model
 from dasrec.normalise import BM25, Binarise, Centre, Clip, Log1p, TfIdf, TimeDecay, ZScore
@@ -36,7 +37,6 @@ from dasrec.split import (
     split_random,
     split_users,
 )
-from dasrec.sweeps import plan_fit
 from dasrec.training import Training
 from dasrec.upkeep import compact, forget, verify
 

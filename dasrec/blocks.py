@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
@@ -25,6 +26,11 @@ from dasrec.columns import Codec, narrow, same, widen
 from dasrec.kernels.csr import places, scatter
 from dasrec.typing import Ints, Longs, Task
 
+logger = logging.getLogger(__name__)
+
+_TRIES = 4  # while workers die
+_PAUSE = 0.5  # until the scheduler knows that one has died
+
 
 def active_client() -> Any | None:
     """Return the ``distributed`` client that Dask would use now, or None."""
@@ -32,16 +38,39 @@ def active_client() -> Any | None:
     return client if hasattr(client, "scatter") else None
 
 
+class Shared:
+    """A value on the cluster, which workers copy from each other, and on the caller's side too."""
+
+    def __init__(self, client: Any, value: Any) -> None:
+        self._client = client
+        self._value = value
+        self.future: Any = None
+        self.spread()
+
+    def spread(self) -> None:
+        """Put it on one worker.
+
+        To put it on all of them before it is used would wait for ever for one that dies meanwhile.
+        """
+        for left in reversed(range(_TRIES)):
+            try:
+                # in a list, since a tuple by itself would be scattered element by element
+                (self.future,) = self._client.scatter([self._value], hash=False)
+            except OSError:  # the worker has died; the next one is another
+                if not left:
+                    raise
+                time.sleep(_PAUSE)
+            else:
+                return
+
+
 def share(value: Any) -> Any:
-    """Put one copy of a large value on every worker; pass what comes back to :func:`run`.
+    """Let all workers have one copy of a large value each; pass what comes back to :func:`run`.
 
     Without a client the value itself comes back, since threads share it anyway.
     """
     client = active_client()
-    if client is None:
-        return value
-    # in a list, since a tuple by itself would be scattered element by element
-    return client.scatter([value], broadcast=True, hash=False)[0]
+    return value if client is None else Shared(client, value)
 
 
 def run(
@@ -66,22 +95,42 @@ def run(
     -----
     Goes to the active client, else to the threaded scheduler (or whatever ``dask.config`` says).
     BLAS runs one thread a task. When a task fails or the caller is interrupted, the rest is
-    cancelled.
+    cancelled. Shared values that died with their workers are shared again, and all tasks repeated.
     """
-    label = f"{name}-{files.token()}"
-    # the number comes last: the dashboard groups tasks by what stands before it
-    tasks = [
-        delayed(task, pure=False, traverse=False)(*each, dask_key_name=f"{label}-{i}")
-        for i, each in enumerate(arguments)
-    ]
     bar = tqdm(
-        total=len(tasks), desc=name, delay=1, disable=None if progress else True, leave=False
+        total=len(arguments), desc=name, delay=1, disable=None if progress else True, leave=False
     )
     with bar, threadpool_limits(1, "blas"):
         client = active_client()
         if client is None:
-            return _run_here(tasks, label, bar, at_once or CPU_COUNT)
-        return _run_on(client, tasks, label, bar)
+            return _run_here(*_delayed(task, arguments, name), bar, at_once or CPU_COUNT)
+        shared = {id(a): a for each in arguments for a in each if isinstance(a, Shared)}
+        for left in reversed(range(_TRIES)):
+            try:
+                return _run_on(client, *_delayed(task, arguments, name), bar)
+            except CancelledError:
+                if not (left and shared):
+                    raise
+            logger.warning("%s: workers died with what all tasks need; it is shared again", name)
+            bar.reset()
+            for value in shared.values():
+                value.spread()
+    raise AssertionError  # the last try returns or raises
+
+
+def _delayed(
+    task: Task, arguments: Sequence[tuple[Any, ...]], name: str
+) -> tuple[list[Delayed], str]:
+    """Describe the tasks, and return what their keys begin with."""
+    label = f"{name}-{files.token()}"
+    # the number comes last: the dashboard groups tasks by what stands before it
+    tasks = [
+        delayed(task, pure=False, traverse=False)(
+            *[a.future if isinstance(a, Shared) else a for a in each], dask_key_name=f"{label}-{i}"
+        )
+        for i, each in enumerate(arguments)
+    ]
+    return tasks, label
 
 
 def _run_here(tasks: list[Delayed], label: str, bar: Any, at_once: int) -> list[Any]:
@@ -127,6 +176,18 @@ def stack(
     chunks = (tuple(int(height) for height in heights), (width,))
     meta = sparse.csr_array((0, 0), dtype=np.float32)
     return da.Array(graph, label, chunks, meta=meta)
+
+
+def lazy(source: Any, chunks: tuple[int, ...]) -> da.Array:
+    """Return a Dask array of something that can be sliced, and that is read when it is used."""
+    array: da.Array = da.from_array(source, chunks=chunks, name=f"factors-{files.token()}")
+    return array
+
+
+def reaches(place: str) -> bool:
+    """Say whether all workers of the active client, if there is one, see the same files."""
+    client = active_client()
+    return client is None or all(client.run(files.exists, place).values())
 
 
 class Pieces(NamedTuple):

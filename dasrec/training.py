@@ -46,7 +46,8 @@ class Training:
         Append the record of each iteration as a line of JSON.
     checkpoint : path or fsspec URL, optional
         Save the model there after each iteration: a whole model at any time. With ``patience`` the
-        best one is saved beside it, under the same name and ``-best``.
+        best one is saved beside it, under the same name and ``-best``. Factors that do not fit in
+        memory lie in files beside it too, as do those of a fit on a cluster whose workers reach it.
     resume : bool
         Go on from ``checkpoint`` if one is there: with the bits of a fit that was never stopped.
     memory : bytes or text like "2GB", optional

@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_info
 
 from dasrec import DiskError, InputError, StoreError, blocks, files
 from dasrec.blocks import Pieces
+from dasrec.cluster import connect
 from tests import references
 from tests.strategies import cuts, sparse_matrices
 
@@ -220,10 +221,9 @@ def test_a_cluster_gives_results_in_order(cluster_client: Any) -> None:
     assert os.getpid() not in processes
 
 
-def test_a_shared_value_is_on_every_worker_before_it_is_used(cluster_client: Any) -> None:
+def test_a_shared_value_is_copied_once_to_every_worker(cluster_client: Any) -> None:
     for value in (np.arange(1000), ("a", np.arange(10)), {"a": 1}):
         shared = blocks.share(value)
-        assert len(cluster_client.who_has([shared])[shared.key]) == 2
         found = blocks.run(
             lambda number, each: (number, pickle.dumps(each)),
             [(number, shared) for number in range(4)],
@@ -231,6 +231,26 @@ def test_a_shared_value_is_on_every_worker_before_it_is_used(cluster_client: Any
         )
         assert [number for number, _ in found] == [0, 1, 2, 3]
         assert {content for _, content in found} == {pickle.dumps(value)}
+        assert len(cluster_client.who_has([shared.future])[shared.future.key]) <= 2
+
+
+def test_what_died_with_all_that_had_it_is_shared_again(caplog: pytest.LogCaptureFixture) -> None:
+    with connect("processes:2") as client:
+        assert client is not None
+        shared = blocks.share(np.arange(1000))
+        before = client.run(os.getpid)
+        for pid in before.values():
+            os.kill(pid, signal.SIGKILL)
+        while set(client.run(os.getpid, on_error="ignore").values()) & set(before.values()):
+            time.sleep(0.01)
+        client.wait_for_workers(2)
+        found = blocks.run(
+            lambda values, n: int(values.sum()) + n,
+            [(shared, n) for n in range(4)],
+            name="test-lost",
+        )
+    assert found == [499500 + n for n in range(4)]
+    assert "test-lost: workers died with what all tasks need; it is shared again" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -193,8 +193,12 @@ def test_plan_fit_foresees_what_the_function_does(made: Path) -> None:
     assert found == expected
     assert found["limit_bytes"] == 4e9
     text = run("plan", "fit", made / "store", "--factors", 8, "--memory", "4GB").output
-    for words in ("tasks of an iteration", "factors of both sides", "limit of memory", "4.00 GB"):
+    for words in ("tasks of an iteration", "factors are in", "limit of memory", "4.00 GB"):
         assert words in text
+    tight = good(
+        "plan", "fit", made / "store", "--factors", 10**6, "--memory", "1GB", "--checkpoint"
+    )
+    assert tight["factors_in"] == "files"
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,25 @@
-"""Products by blocks of rows, blocks that are kept, and memory that is planned."""
+"""Wherever the factors of a fit are, its bits are the same, and no more is held than planned."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import dask
 import numpy as np
 import pytest
 
 import dasrec
-from dasrec import ALS, BudgetError, ImplicitALS, InputError, Interactions, Training, plan_fit
-from dasrec import sweeps as module
-from dasrec.schema import ITEM_USERS, USER_ITEMS
-from dasrec.sweeps import CACHE, BlockCache, eigenbasis, gram, rotate
+from dasrec import ALS, BudgetError, ImplicitALS, InputError, Interactions, Training, load_model
+from dasrec import medium as module
+from dasrec.cluster import connect
+from dasrec.factors import Generation
+from dasrec.schema import USER_ITEMS
 from dasrec.testing import planted_matrix
+from dasrec.typing import Floats
 
-LARGE = 2**30
+MB = 10**6
 
 
 @pytest.fixture(scope="module")
@@ -31,259 +32,162 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Interactions:
     return made
 
 
-# -- products --------------------------------------------------------------------------------------
-
-
-def draw_vectors(n: int, k: int) -> Any:
-    return np.random.default_rng(n).normal(size=(n, k)).astype(np.float32)
-
-
-@pytest.mark.parametrize("n", [1, 99, 100, 101, 1234])
-@pytest.mark.parametrize("k", [1, 7, 33])
-def test_products_are_those_of_numpy(n: int, k: int) -> None:
-    vectors, rotation = draw_vectors(n, k), draw_vectors(k, k)
-    with mock.patch.object(module, "_ROWS", 100):
-        square, product = gram(vectors), rotate(vectors, rotation)
-    assert (square.dtype, product.dtype) == (np.float64, np.float32)
-    exact = vectors.astype(np.float64)
-    np.testing.assert_allclose(square, exact.T @ exact, rtol=1e-5, atol=1e-6 * n)
-    np.testing.assert_allclose(product, exact @ rotation.astype(np.float64), rtol=0, atol=1e-5 * k)
-
-
-@pytest.mark.parametrize("k", [7, 33])
-def test_products_have_the_same_bits_on_any_number_of_cores(k: int) -> None:
-    vectors, rotation = draw_vectors(3 * module._ROWS + 17, k), draw_vectors(k, k)
-    found = []
-    for cores in (1, 2, 4):
-        with mock.patch.object(module, "CPU_COUNT", cores):
-            found.append((gram(vectors).tobytes(), rotate(vectors, rotation).tobytes()))
-    assert found[0] == found[1] == found[2]
-
-
-def unaligned(values: Any) -> Any:
-    """Return a copy that begins in the middle of a word, as what comes from a cluster may."""
-    raw = np.empty(values.nbytes + 1, np.uint8)
-    copy = raw[1:].view(values.dtype).reshape(values.shape)
-    copy[:] = values
-    assert not copy.flags.aligned
-    return copy
-
-
-def test_products_have_the_same_bits_wherever_an_array_lies() -> None:
-    vectors, rotation = draw_vectors(500, 20), draw_vectors(20, 20)
-    other = unaligned(vectors)
-    assert gram(other).tobytes() == gram(vectors).tobytes()
-    assert rotate(other, rotation).tobytes() == rotate(vectors, rotation).tobytes()
-
-
-def test_in_the_eigenbasis_the_gram_matrix_is_diagonal() -> None:
-    vectors = draw_vectors(500, 7)
-    vectors[:, 3] = vectors[:, 5]  # of rank six: rounding must not make an eigenvalue negative
-    values, rotation = eigenbasis(vectors)
-    assert rotation.dtype == np.float32
-    assert (values >= 0).all()
-    np.testing.assert_allclose(gram(rotate(vectors, rotation)), np.diag(values), atol=1e-2)
-
-
-# -- blocks that are kept --------------------------------------------------------------------------
-
-
 @pytest.fixture
-def reads() -> Iterator[list[tuple[Any, ...]]]:
-    """Note what is read from the store."""
-    read, seen = Interactions.read_rows, []
-
-    def counted(view: Interactions, *block: Any, **options: Any) -> Any:
-        seen.append(block)
-        return read(view, *block, **options)
-
-    with mock.patch.object(Interactions, "read_rows", counted):
-        yield seen
-
-
-def all_blocks(data: Interactions) -> list[tuple[Any, tuple[int, int]]]:
-    return [
-        (side, (int(start), int(stop)))
-        for side in (USER_ITEMS, ITEM_USERS)
-        for start, stop in itertools.pairwise(data.cuts(side))
-    ]
-
-
-def go_through(cache: BlockCache, data: Interactions, *, fit: str, limit: int) -> None:
-    for side, rows in all_blocks(data):
-        found = cache.read(data, side, rows, fit=fit, limit=limit)
-        wanted = data.read_rows(side, *rows)
-        for one, other in zip(found[:3], wanted[:3], strict=True):
-            np.testing.assert_array_equal(one, other)
-
-
-def kept_bytes(cache: BlockCache) -> int:
-    return sum(part.nbytes for block in cache._blocks.values() for part in block[:3])
-
-
-def whole_bytes(data: Interactions) -> int:
-    blocks = (data.read_rows(side, *rows) for side, rows in all_blocks(data))
-    return sum(part.nbytes for block in blocks for part in block[:3])
-
-
-def test_a_second_sweep_of_a_fit_reads_nothing(
-    data: Interactions, reads: list[tuple[Any, ...]]
-) -> None:
-    cache, blocks = BlockCache(), all_blocks(data)
-    for _ in range(3):
-        for side, rows in blocks:
-            cache.read(data, side, rows, fit="one", limit=LARGE)
-        assert reads == [(side, *rows) for side, rows in blocks]
-
-
-def test_nothing_beyond_the_limit_is_kept(data: Interactions) -> None:
-    whole = whole_bytes(data)
-    for limit in (0, 1, whole // 3, whole - 1, whole, LARGE):
-        cache = BlockCache()
-        for _ in range(2):
-            go_through(cache, data, fit="one", limit=limit)
-            assert kept_bytes(cache) <= limit
-        assert (kept_bytes(cache) == whole) == (limit >= whole)
-        assert (kept_bytes(cache) > 0) == (limit > 1)
-
-
-def test_what_is_kept_stays(data: Interactions, reads: list[tuple[Any, ...]]) -> None:
-    """Each sweep reads the same blocks in the same order: the oldest is the next to be asked."""
-    cache, blocks, n = BlockCache(), all_blocks(data), []
-    limit = whole_bytes(data) // 2
-    for _ in range(3):
-        reads.clear()
-        for side, rows in blocks:
-            cache.read(data, side, rows, fit="one", limit=limit)
-        n.append(len(reads))
-    assert n[0] == len(blocks)
-    assert 0 < n[1] == n[2] < 0.7 * len(blocks)
-
-
-def test_another_fit_begins_anew(data: Interactions, reads: list[tuple[Any, ...]]) -> None:
-    cache, (side, rows) = BlockCache(), all_blocks(data)[0]
-    view = dasrec.split_random(data, 0.5, rng=0).train
-    first = cache.read(data, side, rows, fit="one", limit=LARGE)
-    other = cache.read(view, side, rows, fit="two", limit=LARGE)
-    assert len(other.data) < len(first.data)
-    assert len(reads) == 2
-    assert kept_bytes(cache) == sum(part.nbytes for part in other[:3])
-    cache.read(data, side, rows, fit="one", limit=LARGE)
-    assert len(reads) == 3
-
-
-def test_what_is_cleared_is_read_again(data: Interactions, reads: list[tuple[Any, ...]]) -> None:
-    cache, (side, rows) = BlockCache(), all_blocks(data)[0]
-    for _ in range(2):
-        cache.read(data, side, rows, fit="one", limit=LARGE)
-        cache.clear()
-        assert kept_bytes(cache) == 0
-    assert len(reads) == 2
+def small() -> Iterator[None]:
+    """Plan for a machine of a megabyte, on which some factors fit and some do not."""
+    with (
+        mock.patch.object(module, "room", lambda memory: (0, MB if memory is None else memory, 2)),
+        mock.patch.object(module, "_TASK_BYTES", 0),
+        mock.patch.object(module, "_CELL_BYTES", 0),
+        mock.patch.object(module, "_LEAST_CELLS", 10),
+    ):
+        yield
 
 
 def bits(model: Any) -> list[bytes]:
     return [each.tobytes() for each in model.scoring_vectors()]
 
 
-@pytest.mark.parametrize("kind", [ALS, ImplicitALS])
+def budget(data: Interactions, factors: int, kind: str) -> int:
+    """Return the least memory in which factors are where they are wanted."""
+    for size in range(0, MB, 200):
+        try:
+            plan = dasrec.plan_fit(data, factors=factors, memory=size, checkpoint=True)
+        except BudgetError:
+            continue
+        if plan.factors_in == kind:
+            return size
+    raise AssertionError(kind)
+
+
+@pytest.mark.usefixtures("small")
+def test_the_less_memory_the_less_is_held_of_factors(data: Interactions) -> None:
+    sizes = [budget(data, 8, kind) for kind in ("ranges", "files", "memory")]
+    assert sizes == sorted(sizes)
+    plans = [dasrec.plan_fit(data, factors=8, memory=size, checkpoint=True) for size in sizes]
+    held = [plan.factor_bytes for plan in plans]
+    assert held == sorted(held)
+    assert plans[0].cells_at_once < plans[1].cells_at_once == plans[2].cells_at_once
+    for plan, size in zip(plans, sizes, strict=True):
+        assert plan.peak_bytes <= plan.limit_bytes == size
+    with pytest.raises(BudgetError, match=r"needs .*; use fewer factors"):
+        dasrec.plan_fit(data, factors=8, memory=sizes[0] - 200, checkpoint=True)
+    with pytest.raises(BudgetError, match="pass checkpoint="):
+        dasrec.plan_fit(data, factors=8, memory=sizes[1])
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("kind", ["files", "ranges"])
 @pytest.mark.parametrize("solver", ["cg", "exact"])
-def test_with_and_without_the_cache_a_fit_gives_the_same_bits(
-    data: Interactions, reads: list[tuple[Any, ...]], kind: Any, solver: Any
+@pytest.mark.parametrize("model", [ALS, ImplicitALS])
+def test_in_files_a_fit_has_the_bits_of_one_in_memory(
+    data: Interactions, tmp_path: Path, model: Any, solver: Any, kind: str
 ) -> None:
-    n_blocks, model = len(all_blocks(data)), kind(factors=4, iterations=4, solver=solver, rng=0)
-    whole, found, n_reads = whole_bytes(data), [], []
-    for size in (0, whole // 2, LARGE):
-        reads.clear()
-        plan = mock.Mock(cache_bytes=size)
-        # block by block, since which blocks are kept hangs on who comes first
-        with (
-            mock.patch("dasrec.models.als.plan_fit", return_value=plan),
-            dask.config.set(scheduler="synchronous"),
-        ):
-            found.append(bits(model.fit(data)))
-        n_reads.append(len(reads))
-        assert kept_bytes(CACHE) == 0
-    assert found[0] == found[1] == found[2]
-    assert n_reads[0] > n_reads[1] > n_reads[2]
-    assert n_reads[0] - n_reads[2] == 3 * n_blocks
+    made = model(factors=8, iterations=4, solver=solver, rng=0)
+    taken: list[int] = []
+    take = Generation.take
+
+    def counted(self: Generation, rows: Any) -> Floats:
+        taken.append(len(rows))
+        return take(self, rows)
+
+    training = Training(checkpoint=tmp_path / "model", memory=budget(data, 8, kind))
+    with mock.patch.object(Generation, "take", counted):
+        made.fit(data, training=training)
+    assert bool(taken) == (kind == "ranges")
+    if taken:  # less than a side, else it would be no test of ranges
+        assert max(taken) < data.n_items
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+    wanted = model(factors=8, iterations=4, solver=solver, rng=0).fit(data)
+    assert bits(made) == bits(wanted) == bits(load_model(tmp_path / "model"))
+    assert made.history_.drop_vars("seconds").equals(wanted.history_.drop_vars("seconds"))
 
 
-def test_an_interrupted_fit_keeps_no_blocks(data: Interactions) -> None:
-    def interrupt(_: Any) -> None:
-        assert kept_bytes(CACHE) > 0
-        raise KeyboardInterrupt
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("model", [ALS, ImplicitALS])
+def test_in_files_a_fit_is_taken_up_again(data: Interactions, tmp_path: Path, model: Any) -> None:
+    memory = budget(data, 8, "ranges")
+    wanted = model(factors=8, iterations=5, rng=0).fit(data)
 
-    training = Training(callbacks=[interrupt], memory="100GB")
-    with mock.patch("dasrec.plan.limit", return_value=LARGE), pytest.raises(KeyboardInterrupt):
-        ImplicitALS(factors=2).fit(data, training=training)
-    assert kept_bytes(CACHE) == 0
+    def stop(record: Any) -> None:
+        if record["iteration"] == 2:
+            raise KeyboardInterrupt
 
-
-# -- plans -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def machine() -> Iterator[None]:
-    """Plan for a process that holds nothing, on a machine of 64 GB."""
-    with mock.patch.object(module, "room", lambda memory: (0, memory or 64 * 10**9, 2)):
-        yield
-
-
-@pytest.mark.usefixtures("machine")
-def test_need_grows_with_the_factors(data: Interactions) -> None:
-    plans = [plan_fit(data, factors=k) for k in (1, 8, 64, 512)]
-    for less, more in itertools.pairwise(plans):
-        assert less.factor_bytes < more.factor_bytes
-        assert less.peak_bytes < more.peak_bytes
-        assert less.data_bytes == more.data_bytes
-    vectors = 4 * 513 * (data.n_users + data.n_items)
-    assert 2 * vectors <= plans[-1].factor_bytes <= 3 * vectors
-    assert plans[0].n_tasks == len(all_blocks(data))
-    assert plans[0].data_bytes == pytest.approx(whole_bytes(data), rel=0.01)
-    assert plans[0].as_record()["factors"] == 1
+    place, made = tmp_path / "model", model(factors=8, iterations=5, rng=0)
+    with pytest.raises(KeyboardInterrupt):
+        made.fit(data, training=Training(checkpoint=place, callbacks=[stop], memory=memory))
+    assert not list(tmp_path.glob("model-factors/*/factors"))
+    made.fit(data, training=Training(checkpoint=place, resume=True, memory=memory))
+    assert bits(made) == bits(wanted)
+    # and again, with nothing left to do
+    made.fit(data, training=Training(checkpoint=place, resume=True, memory=memory))
+    assert bits(made) == bits(wanted)
 
 
-@pytest.mark.usefixtures("machine")
-def test_what_is_left_is_for_blocks(data: Interactions) -> None:
-    """None when memory is just enough, and never more than there are."""
-    free = plan_fit(data, factors=8)
-    assert free.cache_bytes == free.data_bytes
-    need = free.peak_bytes - free.cache_bytes
-    for spare in (0, 1, 1000, free.data_bytes, 10**9):
-        plan = plan_fit(data, factors=8, memory=need + spare)
-        assert plan.cache_bytes == min(spare, free.data_bytes)
-        assert plan.peak_bytes == need + plan.cache_bytes <= plan.limit_bytes == need + spare
-    with pytest.raises(BudgetError):
-        plan_fit(data, factors=8, memory=need - 1)
-
-
-def test_without_a_limit_half_of_the_machine_is_left_to_others(data: Interactions) -> None:
-    with mock.patch.object(module, "room", return_value=(0, 64 * 10**9, 2)):
-        free = plan_fit(data, factors=8)
-    need = free.peak_bytes - free.cache_bytes
-    for there, left in ((need, 0), (2 * need - 2, 0), (2 * need, 0), (2 * need + 2000, 1000)):
-        with mock.patch.object(module, "room", return_value=(0, there, 2)):
-            assert plan_fit(data, factors=8).cache_bytes == left
-
-
-def test_too_little_memory_is_refused_with_need_limit_and_remedy(data: Interactions) -> None:
-    message = (
-        r"fitting 64 factors of 120 users and 60 items needs \d.*B and 1\.0 MB are available; "
-        "use fewer factors, or drop rare users and items with min_user and min_item"
+@pytest.mark.usefixtures("small")
+def test_a_monitor_needs_factors_in_memory(data: Interactions, tmp_path: Path) -> None:
+    training = Training(
+        monitor=lambda _: 0.0, checkpoint=tmp_path / "model", memory=budget(data, 8, "files")
     )
-    with pytest.raises(BudgetError, match=message):
-        plan_fit(data, factors=64, memory=10**6)
-    with pytest.raises(BudgetError, match=message):
-        ImplicitALS(factors=64).fit(data, training=Training(memory="1MB"))
+    with pytest.raises(BudgetError, match="a monitor needs all factors in memory"):
+        ImplicitALS(factors=8).fit(data, training=training)
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("memory", ["plenty", "3 parsecs", [], float("nan")])
-def test_memory_that_is_no_size_is_refused(data: Interactions, memory: Any) -> None:
-    with pytest.raises(InputError, match=r"memory is .*; expected bytes or a text like \"2GB\""):
-        plan_fit(data, factors=4, memory=memory)
+@pytest.mark.parametrize("patience", [None, 1])
+@pytest.mark.parametrize("model", [ALS, ImplicitALS])
+def test_on_a_cluster_factors_go_through_files_beside_the_checkpoint(
+    data: Interactions, tmp_path: Path, cluster_client: Any, model: Any, patience: Any
+) -> None:
+    measures = iter([1.0, 3.0, 2.0, 0.0])
+    training = Training(
+        checkpoint=tmp_path / "model",
+        monitor=lambda _: next(measures) if patience else 0.0,
+        patience=patience,
+    )
+    assert dasrec.blocks.active_client() is cluster_client
+    begun: list[str] = []
+    begin = Generation.begin
+
+    def counted(place: str, *rest: Any) -> Generation:
+        begun.append(place)
+        return begin(place, *rest)
+
+    with mock.patch.object(Generation, "begin", counted):
+        made = model(factors=8, iterations=4, rng=0).fit(data, training=training)
+    assert begun
+    assert {Path(place).parent.parent for place in begun} == {tmp_path / "model-factors"}
+    assert not (tmp_path / "model-factors").exists()
+    with dasrec.cluster.connect("threads"):
+        wanted = model(factors=8, iterations=2 if patience else 4, rng=0).fit(data)
+    assert bits(made) == bits(wanted)
 
 
-def test_a_plan_reads_nothing(data: Interactions, reads: list[Any]) -> None:
-    plan = plan_fit(dasrec.open_interactions(data.url), factors=4)
-    assert not reads
-    assert plan.limit_bytes > plan.peak_bytes > plan.cache_bytes >= 0
+def test_where_workers_see_other_files_factors_are_sent(
+    data: Interactions, tmp_path: Path, cluster_client: Any
+) -> None:
+    training = Training(checkpoint=tmp_path / "model")
+    with mock.patch.object(dasrec.blocks, "reaches", return_value=False):
+        made = ImplicitALS(factors=4, iterations=2, rng=0).fit(data, training=training)
+        with (
+            mock.patch.object(module, "plan_fit", return_value=mock.Mock(factors_in="files")),
+            pytest.raises(InputError, match=r"not all workers reach .*; choose a checkpoint"),
+        ):
+            ImplicitALS(factors=4).fit(data, training=training)
+    wanted = ImplicitALS(factors=4, iterations=2, rng=0).fit(data)
+    np.testing.assert_array_equal(made.user_factors_, wanted.user_factors_)
+    del cluster_client
+
+
+def test_the_death_of_all_workers_loses_nothing_that_lies_in_files(
+    data: Interactions, tmp_path: Path
+) -> None:
+    def restart(record: Any) -> None:
+        if record["iteration"] in {1, 2}:
+            client.restart()
+
+    with connect("processes:2") as client:
+        assert client is not None
+        training = Training(checkpoint=tmp_path / "model", callbacks=[restart])
+        made = ImplicitALS(factors=4, iterations=3, rng=0).fit(data, training=training)
+    assert bits(made) == bits(ImplicitALS(factors=4, iterations=3, rng=0).fit(data))

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ from dasrec import (
     Training,
     load_model,
 )
+from dasrec.cluster import connect
 from dasrec.testing import planted_matrix
 from dasrec.training import Record
 
@@ -202,7 +204,10 @@ def fit_by_clock(data: Interactions, limit: float | str) -> int:
 
     clock = SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter)
     timer = SimpleNamespace(perf_counter=lambda: next(ticks))
-    with mock.patch("dasrec.training.time", clock), mock.patch("dasrec.models.als.time", timer):
+    with (
+        mock.patch("dasrec.training.time", clock),
+        mock.patch("dasrec.models.alternating.time", timer),
+    ):
         training = Training(time_limit=limit, callbacks=[pass_by])
         model = implicit(iterations=5).fit(data, training=training)
     return n_done(model)
@@ -246,7 +251,7 @@ def test_what_does_not_go_together_is_refused_before_anything_starts(
     data: Interactions, given: dict[str, Any], message: str
 ) -> None:
     with (
-        mock.patch("dasrec.models.als.sweep", side_effect=AssertionError),
+        mock.patch("dasrec.models.alternating.sweep", side_effect=AssertionError),
         pytest.raises(InputError, match=re.escape(message)),
     ):
         implicit().fit(data, training=Training(**given))
@@ -441,7 +446,7 @@ def test_more_iterations_than_before_go_on(data: Interactions, tmp_path: Path, m
     make().set_params(iterations=2).fit(data, training=training)
     model = make().fit(data, training=training)
     assert learned(model) == learned(make().fit(data))
-    with mock.patch("dasrec.models.als.sweep", side_effect=AssertionError):
+    with mock.patch("dasrec.models.alternating.sweep", side_effect=AssertionError):
         assert learned(make().fit(data, training=training)) == learned(model)
 
 
@@ -539,3 +544,39 @@ def test_a_fit_on_two_processes_is_killed_at_five_random_moments(
     subprocess.run(command, check=True, timeout=120, env=environment)
     wanted = ImplicitALS(factors=20, iterations=30, solver=solver, rng=0).fit(data)
     assert learned(load_model(place)) == learned(wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [ImplicitALS, ALS])
+def test_a_fit_survives_the_death_of_a_worker_at_three_random_moments(
+    data: Interactions, kind: Any
+) -> None:
+    draw = np.random.default_rng(6)
+
+    def make() -> Any:
+        return kind(factors=20, iterations=12, rng=0)
+
+    wanted = learned(make().fit(data))
+    for number in range(3):
+        moment, pause = int(draw.integers(2, 9)), draw.uniform(0, 0.1)
+        reached = threading.Event()
+        # a cluster of its own for each: nannies that lose many workers may give up on one
+        with connect("processes:2") as client:
+            assert client is not None
+            pid = list(client.run(os.getpid).values())[number % 2]
+
+            def kill(reached: threading.Event = reached, pause: float = pause, pid: int = pid):
+                reached.wait(60)
+                time.sleep(pause)
+                os.kill(pid, signal.SIGKILL)
+
+            def tell(record: Record, reached: Any = reached, moment: int = moment) -> None:
+                if record["iteration"] == moment:
+                    reached.set()
+
+            killer = threading.Thread(target=kill)
+            killer.start()
+            model = make().fit(data, training=Training(callbacks=[tell]))
+            killer.join()
+            assert pid not in client.run(os.getpid).values()
+        assert learned(model) == wanted

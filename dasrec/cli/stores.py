@@ -169,7 +169,9 @@ _FIT_FACTS = {
     "n_tasks": "tasks of an iteration",
     "data_bytes": "all blocks, decoded",
     "cache_bytes": "of them kept in memory",
-    "factor_bytes": "factors of both sides",
+    "factors_in": "factors are in",
+    "factor_bytes": "of them in memory",
+    "cells_at_once": "for so many cells at once",
     "peak_bytes": "peak of memory",
     "limit_bytes": "limit of memory",
 }
@@ -179,8 +181,11 @@ _FIT_FACTS = {
 @click.argument("store")
 @click.option("--factors", type=int, required=True, metavar="K", help="Length of the vectors.")
 @memory_option
+@click.option("--checkpoint", is_flag=True, help="As if `dasrec fit` were given one.")
 @as_json_option
-def plan_fit_command(store: str, factors: int, memory: str | None, as_json: bool) -> None:
+def plan_fit_command(
+    store: str, factors: int, memory: str | None, checkpoint: bool, as_json: bool
+) -> None:
     """Say how many tasks and bytes fitting ALS or implicit ALS takes, and its peak of memory.
 
     \b
@@ -188,7 +193,9 @@ def plan_fit_command(store: str, factors: int, memory: str | None, as_json: bool
     """
     check_count(factors, name="factors")
     interactions = dasrec.open_interactions(store)
-    record = dasrec.plan_fit(interactions, factors=factors, memory=memory).as_record()
+    record = dasrec.plan_fit(
+        interactions, factors=factors, memory=memory, checkpoint=checkpoint
+    ).as_record()
     facts = _readable(record)
     words = {word: facts[key] for key, word in _FIT_FACTS.items()}
     show(record, as_json=as_json, human=lambda: show_facts("Plan", words))

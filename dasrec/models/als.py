@@ -2,130 +2,36 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
 
-from dasrec import files
-from dasrec.checks import check_choice, check_count, check_number, seed_of
+from dasrec.checks import check_choice, check_number
 from dasrec.errors import InputError
+from dasrec.factors import (
+    Vectors,
+    eigenbasis,
+    gram,
+    hold,
+    in_memory,
+    labelled,
+    last_column,
+    map_rows,
+    rotate,
+)
 from dasrec.interactions import Interactions
-from dasrec.models.base import Model, label, label_factors
-from dasrec.schema import ITEM, ITEM_USERS, USER, USER_ITEMS
-from dasrec.sweeps import CACHE, Half, Swept, eigenbasis, gram, plan_fit, rotate, sweep
-from dasrec.training import Course, Record, Training
+from dasrec.models.alternating import Alternating, Solver
+from dasrec.models.base import label, label_factors
+from dasrec.schema import ITEM, USER, USER_ITEMS
+from dasrec.sweeps import Half, Swept, sweep
 from dasrec.typing import Floats, Rng, Side
 
 _PRECISE = 1e-8
-_FEW_FACTORS = 16  # with more of them conjugate gradients are quicker, whatever the rows
-Solver = Literal["auto", "exact", "cg"]
-
-INIT_SCALE = 0.1
-"""Standard deviation of the length of an initial item vector."""
 
 
-class _Alternating(Model):
-    """What both objectives share: alternate half-sweeps over row blocks of the store."""
-
-    factors: int
-    regularization: float
-    iterations: int
-    solver: Solver
-    tolerance: float
-    rng: Rng
-    seed_: xr.DataArray
-    history_: xr.Dataset
-
-    def _check(self) -> None:
-        check_count(self.factors, name="factors")
-        check_count(self.iterations, name="iterations")
-        check_number(self.regularization, name="regularization", above=0)
-        check_choice(self.solver, name="solver", choices=("auto", "exact", "cg"))
-        check_number(self.tolerance, name="tolerance", above=0)
-
-    def _learn(self, interactions: Interactions, training: Training) -> None:
-        plan = plan_fit(interactions, factors=self.factors, memory=training.memory)
-        course = Course(training, self.name, self.iterations)
-        before = self.resumed(interactions, training)
-        seed = int(before.seed_) if before else seed_of(self.rng)
-        self.seed_ = label(np.array(seed, np.int64))
-        self._prepare(interactions)
-        items = self._first_items(interactions.n_items, seed)
-        users = np.zeros((interactions.n_users, items.shape[1]), np.float32)
-        if before:
-            course.restore(before.history_)
-            users, items = before._state()
-        best = self._best(training) or (users, items)
-        sweeps = partial(sweep, interactions, fit=files.token(), cache_bytes=plan.cache_bytes)
-        try:
-            for _ in course:
-                users, items, facts = self._iterate(interactions, sweeps, users, items)
-                self._keep(users, items)
-                if course.record(facts, self):
-                    best = users, items
-        finally:
-            CACHE.clear()
-        self._keep(*best)
-        self.history_ = course.dataset()
-
-    def _best(self, training: Training) -> tuple[Floats, Floats] | None:
-        """Return the best state so far of a fit that goes on, if it has been kept."""
-        place = training.best_place() if training.resume else None
-        found = self.open_saved(place) if place else None
-        return found._state() if found else None
-
-    def _iterate(
-        self, interactions: Interactions, sweeps: Callable[..., Swept], users: Floats, items: Floats
-    ) -> tuple[Floats, Floats, Record]:
-        """Solve users, then items; each comes back in the basis of what was held fixed last."""
-        start = time.perf_counter()
-        half = self._half(items, users, interactions.n_items)
-        by_user = sweeps(USER_ITEMS, half)
-        items = half.vectors if half.rotation is not None else items
-        half = self._half(by_user.vectors, items, interactions.n_users)
-        by_item = sweeps(ITEM_USERS, half)
-        users = half.vectors if half.rotation is not None else by_user.vectors
-        facts = self._facts(replace(by_user, vectors=users), by_item)
-        seconds = time.perf_counter() - start
-        gap = by_user.gap + by_item.gap
-        return users, by_item.vectors, {**facts, "gap": gap, "seconds": seconds}
-
-    def _tolerance(self) -> float | None:
-        """Return what conjugate gradients are to reach, or None for direct solutions."""
-        if self.solver == "auto":
-            return None if self.factors <= _FEW_FACTORS else self.tolerance
-        return None if self.solver == "exact" else self.tolerance
-
-    def _state(self) -> tuple[Floats, Floats]:
-        """Return what an iteration starts from."""
-        raise NotImplementedError
-
-    def _first_items(self, n_items: int, seed: int) -> Floats:
-        draw = np.random.default_rng(seed).standard_normal((n_items, self.factors), np.float32)
-        return draw * np.float32(INIT_SCALE / np.sqrt(self.factors))
-
-    def _prepare(self, interactions: Interactions) -> None:
-        """Learn what does not change from one iteration to the next."""
-
-    def _half(self, vectors: Floats, start: Floats | None, n_rows: int) -> Half:
-        """Describe the half-sweep that holds these vectors fixed."""
-        raise NotImplementedError
-
-    def _facts(self, users: Swept, items: Swept) -> dict[str, float]:
-        """Return what the history records of an iteration; ``objective`` is among it."""
-        raise NotImplementedError
-
-    def _keep(self, users: Floats, items: Floats) -> None:
-        """Set the learned attributes from the last vectors."""
-        raise NotImplementedError
-
-
-class ImplicitALS(_Alternating):
+class ImplicitALS(Alternating):
     """Factorise implicit feedback by weighted least squares over all cells of the matrix.
 
     Minimises
@@ -209,7 +115,7 @@ class ImplicitALS(_Alternating):
         counts = interactions.counts("item_users")
         self.item_shares_ = label((counts / interactions.n_users).astype(np.float32), ITEM)
 
-    def _half(self, vectors: Floats, start: Floats | None, n_rows: int) -> Half:
+    def _half(self, vectors: Vectors, start: Vectors | None, n_rows: int) -> Half:
         values, rotation = eigenbasis(vectors)
         return Half(
             vectors=rotate(vectors, rotation),
@@ -223,8 +129,8 @@ class ImplicitALS(_Alternating):
             tolerance=self._tolerance(),
         )
 
-    def _state(self) -> tuple[Floats, Floats]:
-        return self.user_factors_.values, self.item_factors_.values
+    def _state(self) -> tuple[Any, Any]:
+        return self.user_factors_.data, self.item_factors_.data
 
     def _facts(self, users: Swept, items: Swept) -> dict[str, float]:
         # sum over all cells of (x . y)^2 = <X'X, Y'Y>
@@ -232,7 +138,8 @@ class ImplicitALS(_Alternating):
         penalty = users.penalty + items.penalty
         return {"objective": items.loss + self.unobserved_weight * everywhere + penalty}
 
-    def _keep(self, users: Floats, items: Floats) -> None:
+    def _keep(self, users: Vectors | None, items: Vectors) -> None:
+        users, items = labelled(users), labelled(items)
         self.user_factors_ = label_factors(users, USER, self.user_ids_)
         self.item_factors_ = label_factors(items, ITEM, self.item_ids_)
 
@@ -245,12 +152,12 @@ class ImplicitALS(_Alternating):
         """Solve every user's vector from these interactions, items held fixed."""
         self.check_belongs(interactions)
         half = _precise(self._half(self.item_factors_.values, None, interactions.n_items))
-        rotated = sweep(interactions, USER_ITEMS, half).vectors
+        rotated = in_memory(sweep(interactions, USER_ITEMS, half).vectors)
         assert half.rotation is not None
-        return _with_fallback(rotate(rotated, np.ascontiguousarray(half.rotation.T)))
+        return _with_fallback(in_memory(rotate(rotated, np.ascontiguousarray(half.rotation.T))))
 
 
-class ALS(_Alternating):
+class ALS(Alternating):
     """Predict ratings: squared error over the stored cells, with global mean and biases.
 
     Minimises
@@ -328,18 +235,18 @@ class ALS(_Alternating):
         self._n = n
         self.mean_ = label(np.array(total / n, np.float32))
 
-    def _first_items(self, n_items: int, seed: int) -> Floats:
-        return np.column_stack([super()._first_items(n_items, seed), np.zeros(n_items, np.float32)])
+    def _begin(self, n_items: int, seed: int, place: str | None) -> Vectors:
+        parts = (np.pad(rows, [(0, 0), (0, 1)]) for rows in self._draw(n_items, seed))
+        return hold(parts, (n_items, self.factors + 1), place)
 
-    def _half(self, vectors: Floats, start: Floats | None, n_rows: int) -> Half:
+    def _half(self, vectors: Vectors, start: Vectors | None, n_rows: int) -> Half:
         # the bias of a row is the weight of a constant 1 beside the other side's factors
         del n_rows
-        ones = np.full((len(vectors), 1), self.biases, np.float32)
         return Half(
-            vectors=np.column_stack([vectors[:, :-1], ones]),
+            vectors=map_rows(_with_last, vectors, float(self.biases)),
             base=np.zeros(vectors.shape[1], np.float32),
             rotation=None,
-            offsets=vectors[:, -1] + self.mean_.values,
+            offsets=last_column(vectors) + self.mean_.values,
             scale=self.regularization,
             shift=0.0,
             exponent=1.0,
@@ -347,17 +254,18 @@ class ALS(_Alternating):
             tolerance=self._tolerance(),
         )
 
-    def _state(self) -> tuple[Floats, Floats]:
+    def _state(self) -> tuple[Any, Any]:
         return (
-            np.column_stack([self.user_factors_.values, self.user_biases_.values]),
-            np.column_stack([self.item_factors_.values, self.item_biases_.values]),
+            np.concatenate([self.user_factors_.data, self.user_biases_.data[:, None]], axis=1),
+            np.concatenate([self.item_factors_.data, self.item_biases_.data[:, None]], axis=1),
         )
 
     def _facts(self, users: Swept, items: Swept) -> dict[str, float]:
         objective = items.loss + users.penalty + items.penalty
         return {"objective": objective, "train_rmse": float(np.sqrt(items.loss / self._n))}
 
-    def _keep(self, users: Floats, items: Floats) -> None:
+    def _keep(self, users: Vectors | None, items: Vectors) -> None:
+        users, items = labelled(users), labelled(items)
         self.user_factors_ = label_factors(users[:, :-1], USER, self.user_ids_)
         self.item_factors_ = label_factors(items[:, :-1], ITEM, self.item_ids_)
         self.user_biases_ = label(users[:, -1], USER)
@@ -373,7 +281,7 @@ class ALS(_Alternating):
         self.check_belongs(interactions)
         items = np.column_stack([self.item_factors_.values, self.item_biases_.values])
         half = _precise(self._half(items, None, interactions.n_items))
-        return self._with_mean(sweep(interactions, USER_ITEMS, half).vectors)
+        return self._with_mean(in_memory(sweep(interactions, USER_ITEMS, half).vectors))
 
     def _with_mean(self, users: Floats) -> Floats:
         biases = users[:, -1:] + self.mean_.values
@@ -382,6 +290,13 @@ class ALS(_Alternating):
     def _item_vectors(self) -> Floats:
         biases = self.item_biases_.values[:, None]
         return np.column_stack([self.item_factors_.values, np.ones_like(biases), biases])
+
+
+def _with_last(rows: Floats, value: float) -> Floats:
+    """Return the rows with the last column set to a value."""
+    rows = rows.copy()
+    rows[:, -1] = value
+    return rows
 
 
 def _precise(half: Half) -> Half:

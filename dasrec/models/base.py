@@ -344,7 +344,7 @@ def label(values: NDArray[Any], *dims: str) -> xr.DataArray:
     return xr.DataArray(values, dims=dims)
 
 
-def label_factors(values: Floats, side: str, vocabulary: Vocabulary) -> xr.DataArray:
+def label_factors(values: Any, side: str, vocabulary: Vocabulary) -> xr.DataArray:
     """Label a factor matrix: dims (side, factor), ids along the side."""
     name = USER_ID if side == USER else ITEM_ID
     return xr.DataArray(values, dims=(side, FACTOR), coords={name: (side, vocabulary.ids)})

@@ -1,0 +1,280 @@
+"""What a fit holds in memory and what in files: blocks that are kept, and where factors are."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from dasrec import blocks, files
+from dasrec.errors import BudgetError, InputError
+from dasrec.interactions import Interactions
+from dasrec.journal import resuming
+from dasrec.memory import block_cells, check_fits, gigabytes
+from dasrec.plan import room
+from dasrec.schema import ITEM_USERS, USER_ITEMS
+from dasrec.typing import CsrBlock, Side
+
+logger = logging.getLogger(__name__)
+
+
+class BlockCache:
+    """Decoded blocks of one fit, those read first, as many as fit into some bytes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._fit = ""
+        self._blocks: dict[tuple[Side, int], CsrBlock] = {}
+        self._left = 0
+
+    def read(
+        self, view: Interactions, side: Side, rows: tuple[int, int], *, fit: str, limit: int
+    ) -> CsrBlock:
+        """Return a block of a view; another fit than the last begins anew."""
+        if not limit:
+            return view.read_rows(side, *rows)
+        with self._lock:
+            if fit != self._fit:
+                self._fit, self._left = fit, limit
+                self._blocks.clear()
+            found = self._blocks.get((side, rows[0]))
+        if found is None:
+            found = view.read_rows(side, *rows)
+            size = sum(part.nbytes for part in found[:3])
+            with self._lock:
+                # what is there stays: to put out the oldest would put out all, since each sweep
+                # goes through them in the same order
+                if fit == self._fit and size <= self._left:
+                    self._blocks[side, rows[0]] = found
+                    self._left -= size
+        return found
+
+    def clear(self) -> None:
+        """Forget all blocks."""
+        with self._lock:
+            self._fit, self._left = "", 0
+            self._blocks.clear()
+
+
+CACHE = BlockCache()
+
+
+@dataclass(frozen=True)
+class Medium:
+    """Where the factors of one fit are, and what each process may hold.
+
+    Attributes
+    ----------
+    fit : str
+        Names the fit whose blocks may be kept.
+    cache_bytes : int
+        For decoded blocks.
+    place : path or fsspec URL, or None
+        Where generations of factors lie; None: in memory, and the caller sends them to workers.
+    cells : int or None
+        Whose factors a task reads at a time; None: a process reads all that are held fixed.
+    """
+
+    fit: str = ""
+    cache_bytes: int = 0
+    place: str | None = None
+    cells: int | None = None
+
+
+_CELL_BYTES = 40  # of a block that is being solved
+_TASK_BYTES = 2**24  # factors of the row that is being solved
+_LEAST_CELLS = 2**16  # whose factors are read at a time
+_MARK_BYTES = 5  # of each row of the other side, while those that are needed are told
+
+FactorsIn = Literal["memory", "files", "ranges"]
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """What :func:`plan_fit` foresees.
+
+    Attributes
+    ----------
+    factors : int
+    n_tasks : int
+        Blocks of both sides: the tasks of one iteration.
+    factors_in : {"memory", "files", "ranges"}
+        Where factors are: all in memory; in files, of which a process reads one side as a whole; or
+        in files, of which a task reads what its cells need.
+    factor_bytes : int
+        What a process holds of factors, and what a half-sweep makes of them.
+    cells_at_once : int
+        Whose factors a task holds: those of a block, or of a part of one.
+    cache_bytes : int
+        For blocks that are kept decoded; the others are read from the store in each iteration.
+    data_bytes : int
+        All blocks of both sides.
+    peak_bytes, limit_bytes : int
+        Most resident memory of this process, and what ``memory`` allows, or what there is.
+    """
+
+    factors: int
+    n_tasks: int
+    factors_in: FactorsIn
+    factor_bytes: int
+    cells_at_once: int
+    cache_bytes: int
+    data_bytes: int
+    peak_bytes: int
+    limit_bytes: int
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the plan as a dict for JSON."""
+        return asdict(self)
+
+
+def plan_fit(
+    interactions: Interactions,
+    *,
+    factors: int,
+    memory: str | int | None = None,
+    checkpoint: bool = False,
+) -> FitPlan:
+    """Foresee tasks and memory of fitting by alternating least squares; no block is read.
+
+    Parameters
+    ----------
+    interactions : Interactions
+    factors : int
+    memory : bytes or text like "2GB", optional
+        As :class:`dasrec.Training`; without it, what the machine has.
+    checkpoint : bool
+        Whether the fit is to have one: factors that do not fit in memory lie in files beside it.
+
+    Raises
+    ------
+    BudgetError
+        All factors need more, or, with a checkpoint, those of the longest row in each thread; the
+        message says how much.
+    """
+    base, limit, threads = room(memory)
+    if blocks.active_client() is not None:
+        base = 0  # what this process holds says nothing of a worker, whose limit is the least
+    sides = sorted([interactions.n_users, interactions.n_items])
+    n_stored = interactions.n_stored
+    base += threads * (_CELL_BYTES * block_cells(n_stored) + _TASK_BYTES)
+    factors_in: FactorsIn = "memory"
+    held, cells = _factor_bytes(interactions, factors), block_cells(n_stored)
+    if checkpoint and base + held > limit:
+        factors_in, held, cells = _in_files(interactions, factors, limit - base, threads)
+    need = base + held
+    remedy = "use fewer factors, or drop rare users and items with min_user and min_item"
+    check_fits(
+        need,
+        limit=limit,
+        what=f"fitting {factors} factors of {interactions.n_users:,} users "
+        f"and {interactions.n_items:,} items",
+        remedy=remedy if checkpoint else f"pass checkpoint=, so that they lie in files, {remedy}",
+    )
+    n_tasks = sum(len(interactions.cuts(side)) - 1 for side in (USER_ITEMS, ITEM_USERS))
+    data = 16 * n_stored + 8 * (sum(sides) + n_tasks)
+    # without a limit half of the machine is left to others
+    spare = limit - need if memory is not None else limit // 2 - need
+    cache = max(0, min(data, spare))
+    return FitPlan(
+        factors=factors,
+        n_tasks=n_tasks,
+        factors_in=factors_in,
+        factor_bytes=held,
+        cells_at_once=cells,
+        cache_bytes=cache,
+        data_bytes=data,
+        peak_bytes=need + cache,
+        limit_bytes=limit,
+    )
+
+
+def _factor_bytes(interactions: Interactions, factors: int) -> int:
+    """Return what a fit holds of factors when all are in memory."""
+    smaller, larger = sorted([interactions.n_users, interactions.n_items])
+    # of the larger side: where it starts, its blocks, and the whole; of the other also the basis
+    return 4 * (factors + 1) * (3 * larger + 2 * smaller)
+
+
+def _in_files(
+    interactions: Interactions, factors: int, room: int, threads: int
+) -> tuple[FactorsIn, int, int]:
+    """Return how files are read, what is held of them, and for how many cells at once."""
+    row, larger = 4 * (factors + 1), max(interactions.n_users, interactions.n_items)
+    cells = block_cells(interactions.n_stored)
+    whole = (row + 4) * larger
+    if whole <= room:
+        return "files", whole, cells
+    counts = interactions.stored_counts(interactions.n_users, interactions.n_items)
+    longest = max(int(each.max(initial=1)) for each in counts)
+    marks = (4 + threads * _MARK_BYTES) * larger
+    fitting = (room - marks) // (threads * row)
+    cells = max(longest, min(cells, max(_LEAST_CELLS, fitting)))
+    return "ranges", marks + threads * row * cells, cells
+
+
+@contextlib.contextmanager
+def opened_medium(
+    interactions: Interactions,
+    *,
+    factors: int,
+    memory: str | int | None,
+    checkpoint: str | os.PathLike[str] | None,
+    monitored: bool,
+) -> Iterator[Medium]:
+    """Plan a fit and give the medium of its factors, which goes when it ends.
+
+    On a cluster the medium is beside the checkpoint too, wherever all workers reach that: then
+    nothing is lost with a worker, and the caller holds no factors.
+
+    Raises
+    ------
+    BudgetError
+        They do not fit, or are to be measured although they do not fit in memory.
+    InputError
+        They do not fit in memory, and not all workers reach the checkpoint.
+    """
+    plan = plan_fit(interactions, factors=factors, memory=memory, checkpoint=bool(checkpoint))
+    in_memory = plan.factors_in == "memory"
+    if monitored and not in_memory:
+        msg = (
+            f"a monitor needs all factors in memory, and {gigabytes(plan.limit_bytes)} are too few "
+            "for that; give more memory, or leave out the monitor"
+        )
+        raise BudgetError(msg)
+    medium = Medium(files.token(), plan.cache_bytes)
+    with contextlib.ExitStack() as stack:
+        stack.callback(CACHE.clear)
+        if checkpoint and not (in_memory and blocks.active_client() is None):
+            place = stack.enter_context(_place_beside(os.fspath(checkpoint)))
+            if blocks.reaches(place):
+                cells = plan.cells_at_once if plan.factors_in == "ranges" else None
+                medium = replace(medium, place=place, cells=cells)
+            elif not in_memory:
+                msg = (
+                    f"factors do not fit in memory, and not all workers reach {place}, where they "
+                    "are to lie; choose a checkpoint that they reach as they reach the store"
+                )
+                raise InputError(msg)
+        logger.info("factors are in %s: %s", "files" if medium.place else "memory", plan)
+        yield medium
+
+
+@contextlib.contextmanager
+def _place_beside(checkpoint: str) -> Iterator[str]:
+    """Give an empty folder that no other fit uses, and remove it."""
+    whole = f"{checkpoint}-factors"
+    with resuming(whole, "fit") as journal:
+        place = journal.path("factors")
+        files.remove(place)  # of a fit that was killed
+        files.make_folder(place)
+        try:
+            yield place
+        finally:
+            files.remove(place)
+    if not files.names(whole):
+        files.remove(whole)

@@ -1,0 +1,149 @@
+"""What models share that alternate half-sweeps over row blocks of the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from dasrec.checks import check_choice, check_count, check_number, seed_of
+from dasrec.factors import Vectors, drop, hold, hold_array, row_cuts
+from dasrec.interactions import Interactions
+from dasrec.medium import Medium, opened_medium
+from dasrec.models.base import Model, label
+from dasrec.schema import ITEM_USERS, USER_ITEMS
+from dasrec.sweeps import Half, Swept, sweep
+from dasrec.training import Course, Record, Training
+from dasrec.typing import Floats, Rng
+
+_FEW_FACTORS = 16  # with more of them conjugate gradients are quicker, whatever the rows
+Solver = Literal["auto", "exact", "cg"]
+
+State = tuple[Vectors | None, Vectors]
+"""Vectors of users, None before they have any, and of items."""
+
+INIT_SCALE = 0.1
+"""Standard deviation of the length of an initial item vector."""
+
+
+class Alternating(Model):
+    """What both objectives share: alternate half-sweeps over row blocks of the store."""
+
+    factors: int
+    regularization: float
+    iterations: int
+    solver: Solver
+    tolerance: float
+    rng: Rng
+    seed_: xr.DataArray
+    history_: xr.Dataset
+
+    def _check(self) -> None:
+        check_count(self.factors, name="factors")
+        check_count(self.iterations, name="iterations")
+        check_number(self.regularization, name="regularization", above=0)
+        check_choice(self.solver, name="solver", choices=("auto", "exact", "cg"))
+        check_number(self.tolerance, name="tolerance", above=0)
+
+    def _learn(self, interactions: Interactions, training: Training) -> None:
+        before = self.resumed(interactions, training)
+        seed = int(before.seed_) if before else seed_of(self.rng)
+        self.seed_ = label(np.array(seed, np.int64))
+        self._prepare(interactions)
+        course = Course(training, self.name, self.iterations)
+        with opened_medium(
+            interactions,
+            factors=self.factors,
+            memory=training.memory,
+            checkpoint=training.checkpoint,
+            monitored=training.monitor is not None,
+        ) as medium:
+            if before:
+                course.restore(before.history_)
+                state = before._held(medium.place)
+            else:
+                state = None, self._begin(interactions.n_items, seed, medium.place)
+            best = self._improve(interactions, medium, course, state)
+        place = training.best_place() or training.checkpoint
+        if medium.place and place and (saved := self.open_saved(place)):
+            best = saved._state()  # since what lay in the medium is gone
+        self._keep(*best)
+        self.history_ = course.dataset()
+
+    def _improve(
+        self, interactions: Interactions, medium: Medium, course: Course, state: State
+    ) -> State:
+        """Go through the iterations from a state, and return the best one."""
+        best, (users, items) = state, state
+        place = course.training.best_place()
+        if place and course.training.resume and (saved := self.open_saved(place)):
+            best = saved._held(medium.place)
+        for _ in course:
+            users, items, facts = self._iterate(interactions, medium, users, items)
+            self._keep(users, items)
+            if course.record(facts, self):
+                best = users, items
+            if medium.place is not None:
+                drop(medium.place, but=(users, items))
+        return best
+
+    def _held(self, place: str | None) -> State:
+        """Return a saved state in memory or, given a place, in files there."""
+        users, items = self._state()
+        return hold_array(users, place), hold_array(items, place)
+
+    def _iterate(
+        self, interactions: Interactions, medium: Medium, users: Vectors | None, items: Vectors
+    ) -> tuple[Vectors, Vectors, Record]:
+        """Solve users, then items; each comes back in the basis of what was held fixed last."""
+        start = time.perf_counter()
+        half = self._half(items, users, interactions.n_items)
+        by_user = sweep(interactions, USER_ITEMS, half, medium)
+        items = half.vectors if half.rotation is not None else items
+        half = self._half(by_user.vectors, items, interactions.n_users)
+        by_item = sweep(interactions, ITEM_USERS, half, medium)
+        users = half.vectors if half.rotation is not None else by_user.vectors
+        facts = self._facts(replace(by_user, vectors=users), by_item)
+        seconds = time.perf_counter() - start
+        gap = by_user.gap + by_item.gap
+        return users, by_item.vectors, {**facts, "gap": gap, "seconds": seconds}
+
+    def _tolerance(self) -> float | None:
+        """Return what conjugate gradients are to reach, or None for direct solutions."""
+        if self.solver == "auto":
+            return None if self.factors <= _FEW_FACTORS else self.tolerance
+        return None if self.solver == "exact" else self.tolerance
+
+    def _state(self) -> tuple[Any, Any]:
+        """Return what an iteration starts from: arrays, lazy ones if they are saved."""
+        raise NotImplementedError
+
+    def _begin(self, n_items: int, seed: int, place: str | None) -> Vectors:
+        """Return the first item vectors, in memory or in files."""
+        return hold(self._draw(n_items, seed), (n_items, self.factors), place)
+
+    def _draw(self, n_items: int, seed: int) -> Iterator[Floats]:
+        """Draw them, some rows at a time."""
+        rng, scale = np.random.default_rng(seed), np.float32(INIT_SCALE / np.sqrt(self.factors))
+        for start, stop in pairwise(row_cuts(n_items)):
+            yield scale * rng.standard_normal((stop - start, self.factors), np.float32)
+
+    def _prepare(self, interactions: Interactions) -> None:
+        """Learn what does not change from one iteration to the next."""
+
+    def _half(self, vectors: Vectors, start: Vectors | None, n_rows: int) -> Half:
+        """Describe the half-sweep that holds these vectors fixed."""
+        raise NotImplementedError
+
+    def _facts(self, users: Swept, items: Swept) -> dict[str, float]:
+        """Return what the history records of an iteration; ``objective`` is among it."""
+        raise NotImplementedError
+
+    def _keep(self, users: Vectors | None, items: Vectors) -> None:
+        """Set the learned attributes from the last vectors."""
+        raise NotImplementedError
