@@ -363,13 +363,23 @@ def cluster(spec: str) -> Iterator[None]:
         yield
 
 
-def plot(path: Path, curves: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) -> None:
+def plot(
+    path: Path,
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    x: str,
+    y: str,
+    *,
+    from_zero: bool = False,
+) -> None:
     """Draw lines through points as an SVG of 640 by 400, without the highest tenth of their span.
 
-    ``x`` and ``y`` say what the axes show; the ends of the axes bear their values.
+    ``x`` and ``y`` say what the axes show; the ends of the axes bear their values. All points are
+    drawn, above 0, if ``from_zero`` is true.
     """
     points = np.array([point for curve in curves.values() for point in curve])
     right, (low, high) = points[:, 0].max(), np.quantile(points[:, 1], (0, 0.9))
+    if from_zero:
+        low, high = 0.0, points[:, 1].max()
     shapes = ['<path d="M70 20V350H620" fill="none" stroke="#888"/>']
 
     def write(at: tuple[float, float], anchor: str, text: str, colour: str = "#444") -> None:
@@ -379,7 +389,7 @@ def plot(path: Path, curves: Mapping[str, Sequence[tuple[float, float]]], x: str
 
     for where, text in (((70, 368), "0"), ((620, 368), f"{right:.3g}"), ((345, 388), x)):
         write(where, "middle", text)
-    for where, text in (((64, 354), f"{low:,.0f}"), ((64, 26), f"{high:,.0f}")):
+    for where, text in (((64, 354), f"{low:,.4g}"), ((64, 26), f"{high:,.4g}")):
         write(where, "end", text)
     write((70, 12), "start", y)
     colours = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
