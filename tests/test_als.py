@@ -15,7 +15,7 @@ from scipy import sparse
 
 import dasrec
 from dasrec import ALS, BudgetError, ImplicitALS, InputError, Interactions
-from dasrec.models import als
+from dasrec.models import alternating
 from dasrec.testing import planted_matrix, planted_ratings
 from tests import references_models as references
 
@@ -324,8 +324,8 @@ def test_what_does_not_fit_in_memory_is_refused_before_it_starts(
 ) -> None:
     with (
         mock.patch("dasrec.plan.limit", return_value=10_000),
-        mock.patch.object(als, "sweep", side_effect=AssertionError),
-        pytest.raises(BudgetError, match=r"64 factors .* needs .* are available; use fewer fact"),
+        mock.patch.object(alternating, "sweep", side_effect=AssertionError),
+        pytest.raises(BudgetError, match=r"64 factors .* needs .* are available; pass checkpoint="),
     ):
         kind(factors=64).fit(data)
 
@@ -335,7 +335,7 @@ def test_what_does_not_fit_in_memory_is_refused_before_it_starts(
 
 def sweeping(n: int) -> Any:
     """Return a patch under which the sweep number ``n + 1`` is interrupted."""
-    sweep, done = als.sweep, []
+    sweep, done = alternating.sweep, []
 
     def counted(*arguments: Any, **named: Any) -> Any:
         if len(done) == n:
@@ -343,7 +343,7 @@ def sweeping(n: int) -> Any:
         done.append(arguments)
         return sweep(*arguments, **named)
 
-    return mock.patch.object(als, "sweep", counted)
+    return mock.patch.object(alternating, "sweep", counted)
 
 
 @BOTH
