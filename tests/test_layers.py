@@ -39,6 +39,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("sweeps", "training"),
     ("models",),
     ("metrics",),
+    ("measure",),
     ("evaluate",),
     ("search",),
     ("recommend", "explain", "rerank"),
@@ -58,6 +59,7 @@ SHARED = {
     "readers": "base",
     "normalise": "base",
     "models": "base",
+    "metrics": "base",
     "cli": "options",
 }
 
