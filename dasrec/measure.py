@@ -45,8 +45,7 @@ def rank_block(
     users = job.groups[USER].members(start + tested) if USER in job.groups else ()
     items = job.groups[ITEM].members() if ITEM in job.groups else ()
     for metric, block in _see(truth, start, tested, job):
-        within = () if metric.whole else items
-        sums[metric.name] = tally(metric, block, job.lengths, users=users, items=within)
+        sums[metric.name] = tally(metric, block, job.lengths, users=users, items=items)
     return sums
 
 

@@ -21,7 +21,7 @@ from dasrec.evaluate import as_record, evaluate_all
 from dasrec.metrics import METRICS
 from dasrec.testing import planted_matrix, planted_ratings
 from tests import references
-from tests import references_models as twins
+from tests import references_metrics as twins
 from tests.snippets import python_blocks, run_page
 
 

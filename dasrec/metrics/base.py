@@ -203,11 +203,12 @@ def tally(
 
     Returns
     -------
-    float64, dims (user group, item group, length, what is summed); those not asked for are missing
+    float64, dims (user group, item group, length, what is summed)
+        Those not asked for are missing; so is that of item groups where the metric is of all items.
     """
     if users:
         parts = [tally(metric, block.take(each), lengths, items=items) for each in users]
-    elif items:
+    elif items and not metric.whole:
         parts = [tally(metric, block.within(each), lengths) for each in items]
     elif metric.kind == "ranking":
         assert isinstance(block, Ranked)

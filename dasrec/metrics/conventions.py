@@ -222,6 +222,7 @@ LISTS = {
     "rectools": (
         *("precision", "recall", "ndcg", "map", "mrr", "hit_rate", "item_coverage"),
         *("f1", "r_precision", "accuracy", "novelty", "popularity", "serendipity"),
+        "user_coverage",
     ),
     "vae": ("recall", "ndcg"),
 }
