@@ -58,15 +58,15 @@ def groups_of(groups: Mapping[str, Any] | None, train: Interactions) -> dict[str
     Raises
     ------
     InputError
-        Another key, as many labels as there are neither users nor items, or labels that have no
-        order.
+        There is another key, or not one label for each.
     """
+    groups, sizes = groups or {}, {USER: train.n_users, ITEM: train.n_items}
+    for odd in groups.keys() - sizes.keys():
+        msg = f"groups has the key {odd!r}; expected user or item"
+        raise InputError(msg)
     found = {}
-    for side, labels in (groups or {}).items():
-        sizes = {USER: train.n_users, ITEM: train.n_items}
-        if side not in sizes:
-            msg = f"groups has the key {side!r}; expected user or item"
-            raise InputError(msg)
+    for side in [side for side in sizes if side in groups]:
+        labels = groups[side]
         if side == ITEM and isinstance(labels, str) and labels == "popularity":
             found[side] = thirds(train.counts(ITEM_USERS))
             continue
@@ -77,11 +77,7 @@ def groups_of(groups: Mapping[str, Any] | None, train: Interactions) -> dict[str
                 f"{sizes[side]} {side}s"
             )
             raise InputError(msg)
-        try:
-            codes, names = pd.factorize(given, sort=True)
-        except TypeError as error:
-            msg = f"labels of groups[{side!r}] cannot be sorted; give all of one type"
-            raise InputError(msg) from error
+        codes, names = pd.factorize(given, sort=True)
         found[side] = Groups(codes.astype(np.int32), np.asarray(names))
     return found
 
