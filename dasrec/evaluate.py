@@ -18,12 +18,27 @@ from dasrec.errors import InputError, MismatchError
 from dasrec.interactions import Interactions
 from dasrec.kernels.csr import indptr_of
 from dasrec.kernels.hashing import cell_uniform
-from dasrec.measure import Job, label, rank_block, value_block
-from dasrec.metrics import METRICS, Groups, Metric, choose_metrics, facts_of, groups_of
+from dasrec.measure import (
+    Job,
+    factors_of,
+    facts_of_run,
+    label,
+    plan_job,
+    rank_block,
+    value_block,
+)
+from dasrec.metrics import (
+    METRICS,
+    Items,
+    choose_metrics,
+    facts_of,
+    groups_of,
+    with_directions,
+)
 from dasrec.models.base import Model, view_of
 from dasrec.schema import ITEM, USER, USER_ID, USER_ITEMS, N
 from dasrec.split import Split
-from dasrec.typing import Bools, CsrBlock, Floats, Ints, Longs, Rng, Side
+from dasrec.typing import Bools, CsrBlock, Ints, Longs, Rng, Side
 
 _TASK_USERS = 256  # of a sample; a task of ranking
 
@@ -82,8 +97,11 @@ def evaluate(
     _check(model, split, allow_overlap=allow_overlap)
     chosen = choose_metrics(metrics, predicts_values=model.predicts_values, compat=compat)
     lengths = check_lengths(n, n_items=split.train.n_items)
-    job = _plan(model, split, chosen, lengths, groups_of(groups, split.train))
-    job = job._replace(compat=compat)
+    if compat is not None and ITEM in (groups or {}):
+        msg = "groups of items go with our own formulas; leave out compat, or the groups"
+        raise InputError(msg)
+    known = groups_of(groups, split.train)
+    job = plan_job(model, split, chosen, lengths, groups=known, compat=compat)
     parts = split.test.map_blocks(rank_block, USER_ITEMS, blocks.share(job), name="rank-block")
     n_users, n_test = (int(sum(part[key][0] for part in parts)) for key in ("users", "test"))
     if n_test == 0:
@@ -92,7 +110,7 @@ def evaluate(
     return xr.Dataset(
         {metric.name: label(metric, parts, list(sides)) for metric in chosen},
         coords=sides | {N: np.array(lengths)},
-        attrs=_facts(model, split, compat) | {"n_users": n_users, "n_test": n_test},
+        attrs=facts_of_run(model, split, compat) | {"n_users": n_users, "n_test": n_test},
     )
 
 
@@ -129,7 +147,7 @@ def evaluate_users(
         raise InputError(msg)
     chosen = tuple(metric for metric in chosen if metric.values is not None)
     lengths = check_lengths(n, n_items=split.train.n_items)
-    job = _plan(model, split, chosen, lengths)._replace(compat=compat)
+    job = plan_job(model, split, chosen, lengths, compat=compat)
     parts = split.test.map_blocks(value_block, USER_ITEMS, blocks.share(job), name="rank-block")
     numbers = np.concatenate([part[USER] for part in parts])
     if len(numbers) == 0:
@@ -138,7 +156,7 @@ def evaluate_users(
     return xr.Dataset(
         {name: (dim, np.concatenate([part[name] for part in parts])) for name, dim in dims.items()},
         coords={USER_ID: (USER, split.train.user_ids.ids_of(numbers)), N: np.array(lengths)},
-        attrs=_facts(model, split, compat),
+        attrs=facts_of_run(model, split, compat),
     )
 
 
@@ -205,7 +223,7 @@ def holdout(
     if split.folds_in:
         fresh = split.train.counts(USER_ITEMS)[chosen] == 0
     test, seen = (_pick(view, chosen) for view in (split.test, split.seen))
-    return _Holdout(name, n, split, test, seen, fresh)
+    return _Holdout(name, n, split, test, seen, fresh, facts_of([METRICS[name]], split.train))
 
 
 def _parse_metric(text: str, *, n_items: int) -> tuple[str, int | None]:
@@ -277,6 +295,7 @@ class _Holdout:
     test: _Picked = field(repr=False)
     seen: _Picked = field(repr=False)
     fresh: Bools = field(repr=False)  # whom training does not see
+    facts: Items = field(repr=False)
 
     def __call__(self, model: Model) -> float:
         """Measure a model fitted on the training part."""
@@ -290,7 +309,7 @@ class _Holdout:
             folded = model.fold_in(self.seen)[self.seen.numbers]
             users = np.where(self.fresh[:, None], folded, users).astype(np.float32)
         lengths = () if self.n is None else (self.n,)
-        facts = facts_of((metric,), self.split.train, factors=_factors(model))
+        facts = with_directions(self.facts, (metric,), factors_of(model))
         job = Job(users, items, self.seen.close_up(), lengths, (metric.name,), facts)
         test = self.test.close_up()
         view, shared = blocks.share(test), blocks.share(job)
@@ -352,40 +371,8 @@ def _check_trained_on(model: Model, split: Split) -> None:
             raise MismatchError(msg)
 
 
-def _fold_in(model: Model, split: Split, users: Floats) -> Floats:
-    """Replace the vectors of users that training did not see."""
-    fresh = split.train.counts("user_items") == 0
-    return np.where(fresh[:, None], model.fold_in(split.seen), users).astype(np.float32)
-
-
 def _check(model: Model, split: Split, *, allow_overlap: bool) -> None:
     model.check_belongs(split.train)
     _check_scale(model, split)
     if not allow_overlap:
         _check_trained_on(model, split)
-
-
-def _plan(
-    model: Model,
-    split: Split,
-    chosen: Sequence[Metric],
-    lengths: tuple[int, ...],
-    groups: Mapping[str, Groups] | None = None,
-) -> Job:
-    users, items = model.scoring_vectors()
-    if split.folds_in:
-        users = _fold_in(model, split, users)
-    groups = groups or {}
-    facts = facts_of(chosen, split.train, factors=_factors(model), groups=groups.get(ITEM))
-    names = tuple(metric.name for metric in chosen)
-    return Job(users, items, split.seen, lengths, names, facts, groups=groups)
-
-
-def _factors(model: Model) -> Floats | None:
-    factors = getattr(model, "item_factors_", None)
-    return None if factors is None else np.asarray(factors.values)
-
-
-def _facts(model: Model, split: Split, compat: str | None) -> dict[str, Any]:
-    known = {"model": model.name, "split": split.spec, "seed": split.seed, "compat": compat}
-    return {key: value for key, value in known.items() if value is not None}

@@ -11,9 +11,21 @@ from dasrec.interactions import Interactions
 from dasrec.kernels.csr import rows_of
 from dasrec.kernels.ranking import find_hits, win_shares
 from dasrec.memory import SCORE_CELLS
-from dasrec.metrics import Doubles, Groups, Items, Metric, Predicted, Ranked, metrics_of, tally
-from dasrec.models.base import rank_items
+from dasrec.metrics import (
+    Doubles,
+    Groups,
+    Items,
+    Metric,
+    Predicted,
+    Ranked,
+    facts_of,
+    metrics_of,
+    tally,
+    with_directions,
+)
+from dasrec.models.base import Model, rank_items
 from dasrec.schema import ITEM, USER, N
+from dasrec.split import Split
 from dasrec.typing import CsrBlock, Floats, Side
 
 
@@ -33,6 +45,43 @@ class Job(NamedTuple):
     def chosen(self) -> list[Metric]:
         """The metrics by their names, since a record has functions that do not pickle."""
         return [metrics_of(self.compat)[name] for name in self.metrics]
+
+
+def plan_job(
+    model: Model,
+    split: Split,
+    chosen: Sequence[Metric],
+    lengths: tuple[int, ...],
+    *,
+    groups: Mapping[str, Groups] = {},
+    compat: str | None = None,
+) -> Job:
+    """Gather what the tasks need, eagerly; users that training did not see are folded in."""
+    users, items = model.scoring_vectors()
+    if split.folds_in:
+        users = _fold_in(model, split, users)
+    facts = facts_of(chosen, split.train, groups=groups.get(ITEM))
+    facts = with_directions(facts, chosen, factors_of(model))
+    names = tuple(metric.name for metric in chosen)
+    return Job(users, items, split.seen, lengths, names, facts, compat, groups)
+
+
+def factors_of(model: Model) -> Floats | None:
+    """Return the item factors of a model, None if it has none."""
+    factors = getattr(model, "item_factors_", None)
+    return None if factors is None else np.asarray(factors.values)
+
+
+def facts_of_run(model: Model, split: Split, compat: str | None) -> dict[str, Any]:
+    """Return what was measured and how, as attributes of the result."""
+    known = {"model": model.name, "split": split.spec, "seed": split.seed, "compat": compat}
+    return {key: value for key, value in known.items() if value is not None}
+
+
+def _fold_in(model: Model, split: Split, users: Floats) -> Floats:
+    """Replace the vectors of users that training did not see."""
+    fresh = split.train.counts("user_items") == 0
+    return np.where(fresh[:, None], model.fold_in(split.seen), users).astype(np.float32)
 
 
 def rank_block(

@@ -210,10 +210,12 @@ def test_a_holdout_is_kept_in_memory_and_can_be_pickled(cut: Interactions) -> No
     model = ImplicitALS(factors=4, iterations=3, rng=0).fit(split.train)
     measure = dasrec.holdout(split, users=30)
     copy = pickle.loads(pickle.dumps(measure))
+    surprise = dasrec.holdout(split, "serendipity@5", users=30)
     with (
         mock.patch("dasrec.evaluate._TASK_USERS", 7),
         mock.patch("dasrec.store.read_rows", side_effect=AssertionError("it was read again")),
     ):
+        assert surprise(model) > 0
         assert len(measure.test.cuts("user_items")) == 6
         assert measure(model) == pytest.approx(copy(model), rel=1e-12)
     assert 0.1 < copy(model) < 1

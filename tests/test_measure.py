@@ -207,6 +207,9 @@ def test_what_makes_no_sense_is_refused(split: dasrec.Split, model: ALS) -> None
     refused("groups has the key 'items'; expected user or item", groups={"items": np.arange(60)})
     few = {"item": ["a", "b"]}
     refused(r"groups\['item'\] has the shape \(2,\); expected one label for each of 60", groups=few)
+    refused(r"groups\['item'\] has no label that is not missing", groups={"item": [None] * 60})
+    both = {"compat": "vae", "groups": {"item": "popularity"}}
+    refused("groups of items go with our own formulas", **both)
     refused(r"groups\['user'\] has the shape \(\)", groups={"user": "popularity"})
     refused("compat is 'spark'; expected one of: implicit", compat="spark")
     refused("metric 'mrr' is unknown to compat='implicit'", compat="implicit", metrics=["mrr"])

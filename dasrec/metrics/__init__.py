@@ -12,7 +12,7 @@ from dasrec.checks import check_choice
 from dasrec.errors import InputError
 from dasrec.metrics import conventions, found, listed
 from dasrec.metrics.base import Doubles, Items, Metric, Predicted, Ranked, tally
-from dasrec.metrics.facts import Groups, facts_of, groups_of
+from dasrec.metrics.facts import Groups, facts_of, groups_of, with_directions
 
 USUAL = (
     found.RMSE,
@@ -54,6 +54,7 @@ __all__ = [
     "groups_of",
     "metrics_of",
     "tally",
+    "with_directions",
 ]
 
 

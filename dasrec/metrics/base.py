@@ -186,6 +186,12 @@ def mean(total: Doubles) -> float:
     return float(ratio(total[:1], total[1:])[0])
 
 
+def shown(block: Ranked) -> Doubles:
+    """Return how often each item is listed; NaN for those not in question."""
+    counts = np.bincount(block.lists[block.lists >= 0], minlength=len(block.items.inside))
+    return np.where(block.items.inside, counts, np.nan)
+
+
 def tally(
     metric: Metric,
     block: Ranked | Predicted,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from dasrec.kernels import ranking
-from dasrec.metrics.base import Doubles, Items, Metric, Ranked, mean, user_mean
+from dasrec.metrics.base import Doubles, Items, Metric, Ranked, mean, shown, user_mean
 
 _IMPLICIT = "implicit 0.7.3, evaluation.pyx"
 _LENSKIT = "LensKit 2025.8.1, metrics/ranking"
@@ -73,12 +73,6 @@ def covered_and_padding(total: Doubles) -> float:
 def padded_gini(total: Doubles) -> float:
     """Return the Gini index over the catalogue and one more item that is never listed."""
     return ranking.gini(np.append(total, 0.0))
-
-
-def shown(block: Ranked) -> Doubles:
-    """Return how often each item is listed."""
-    listed = block.lists[block.lists >= 0]
-    return np.bincount(listed, minlength=len(block.items.inside)).astype(np.float64)
 
 
 def accuracy_of_catalogue(block: Ranked) -> Doubles:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dasrec.errors import InputError
 from dasrec.interactions import Interactions
 from dasrec.kernels.ranking import ratio
-from dasrec.metrics.base import Items, Metric
+from dasrec.metrics.base import Items, Metric, Need
 from dasrec.schema import ITEM, ITEM_USERS, USER, USER_ITEMS
 from dasrec.typing import Bools, Floats, Ints, Longs
 
@@ -78,46 +78,53 @@ def groups_of(groups: Mapping[str, Any] | None, train: Interactions) -> dict[str
             )
             raise InputError(msg)
         codes, names = pd.factorize(given, sort=True)
+        if len(names) == 0:
+            msg = f"groups[{side!r}] has no label that is not missing; expected some"
+            raise InputError(msg)
         found[side] = Groups(codes.astype(np.int32), np.asarray(names))
     return found
 
 
 def facts_of(
-    chosen: Collection[Metric],
-    train: Interactions,
-    *,
-    factors: Floats | None,
-    groups: Groups | None = None,
+    chosen: Collection[Metric], train: Interactions, *, groups: Groups | None = None
 ) -> Items:
-    """Gather what these metrics need to know of the items.
+    """Read what these metrics need to know of the items, but for their factors.
 
-    Parameters
-    ----------
-    factors : float32, shape (n_items, d), or None if the model has none
-    groups : of the items; thirds by popularity if not given
+    ``groups`` are those of the items; thirds by popularity if not given.
+    """
+    needs = _needs(chosen)
+    facts = Items(np.ones(train.n_items, np.bool_))
+    if groups is not None:
+        facts = facts._replace(groups=groups.codes)
+    if "popularity" not in needs and (groups is not None or "groups" not in needs):
+        return facts
+    popularity = train.counts(ITEM_USERS)
+    order = np.empty(train.n_items, np.int32)
+    order[np.argsort(-popularity, kind="stable")] = np.arange(train.n_items)
+    return facts._replace(
+        popularity=popularity,
+        order=order,
+        n_trained=int((train.counts(USER_ITEMS) > 0).sum()),
+        groups=thirds(popularity).codes if groups is None else groups.codes,
+    )
+
+
+def with_directions(facts: Items, chosen: Collection[Metric], factors: Floats | None) -> Items:
+    """Add the item factors (n_items, d) of a model, at length 1, if these metrics need them.
 
     Raises
     ------
     InputError
-        Diversity is asked of a model without item factors.
+        They do, and the model has none.
     """
-    needs = {need for metric in chosen for need in metric.needs}
-    facts = Items(np.ones(train.n_items, np.bool_))
-    if "groups" in needs and groups is not None:
-        facts = facts._replace(groups=groups.codes)
-    if "popularity" in needs or ("groups" in needs and groups is None):
-        popularity = train.counts(ITEM_USERS)
-        order = np.empty(train.n_items, np.int32)
-        order[np.argsort(-popularity, kind="stable")] = np.arange(train.n_items)
-        n_trained = int((train.counts(USER_ITEMS) > 0).sum())
-        facts = facts._replace(popularity=popularity, order=order, n_trained=n_trained)
-        if facts.groups is None:
-            facts = facts._replace(groups=thirds(popularity).codes)
-    if "directions" in needs:
-        if factors is None:
-            msg = "diversity needs item factors, and this model has none; leave it out"
-            raise InputError(msg)
-        lengths = np.linalg.norm(factors, axis=1, keepdims=True)
-        directions = np.nan_to_num(ratio(factors, lengths)).astype(np.float32)
-        facts = facts._replace(directions=directions)
-    return facts
+    if "directions" not in _needs(chosen):
+        return facts
+    if factors is None:
+        msg = "diversity needs item factors, and this model has none; leave it out"
+        raise InputError(msg)
+    lengths = np.linalg.norm(factors, axis=1, keepdims=True)
+    return facts._replace(directions=np.nan_to_num(ratio(factors, lengths)).astype(np.float32))
+
+
+def _needs(chosen: Collection[Metric]) -> set[Need]:
+    return {need for metric in chosen for need in metric.needs}

@@ -8,7 +8,7 @@ import numpy as np
 
 from dasrec.kernels import ranking
 from dasrec.kernels.csr import rows_of
-from dasrec.metrics.base import Doubles, Metric, Ranked, user_mean
+from dasrec.metrics.base import Doubles, Metric, Ranked, shown, user_mean
 from dasrec.typing import Longs
 
 _GE = "Ge, Delgado-Battenfeld and Jannach 2010, doi:10.1145/1864708.1864761"
@@ -19,12 +19,6 @@ def popularity_of(block: Ranked) -> Longs:
     """Return the training interactions of every item."""
     assert block.items.popularity is not None  # the metric says that it needs them
     return block.items.popularity
-
-
-def shown(block: Ranked) -> Doubles:
-    """Return how often each item is listed; NaN for those not in question."""
-    counts = np.bincount(block.lists[block.lists >= 0], minlength=len(block.items.inside))
-    return np.where(block.items.inside, counts, np.nan)
 
 
 def shown_of_trained(block: Ranked) -> Doubles:
