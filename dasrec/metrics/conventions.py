@@ -194,8 +194,7 @@ RECTOOLS = (
     user_mean(
         "serendipity",
         surprise,
-        "sum over hits of max((n_items + 1 - rank) - (n_items + 1 - place by c), 0) / n_items "
-        "/ |list|",
+        "sum over hits of max(place by c - rank, 0) / n_items / |list|",
         _RECTOOLS,
         needs=("popularity",),
     ),

@@ -120,19 +120,19 @@ OTHERS = (
     user_mean(
         "r_precision",
         lambda b: ranking.r_precision(b.hits, b.n_truth),
-        "|hits among the first r| / r, r = min(n, |truth|)",
+        "|hits among the first m| / m, m = min(n, |truth|)",
         _MANNING,
     ),
     user_mean(
         "ndcg_graded",
         graded,
-        "sum over hits of max(r, 0) / log2(rank + 1) / that of the min(n, |truth|) largest r first",
+        "DCG with gains max(r, 0) / that of the min(n, |truth|) largest r, best first",
         _JARVELIN,
     ),
     user_mean(
         "auc",
         auc,
-        "pairs of truth and another candidate with the higher score for truth, ties 1/2 / pairs",
+        "|pairs of a truth and another candidate with a lower score, equal ones half| / |pairs|",
         "Rendle et al. 2009, arxiv.org/abs/1205.2618",
         needs=("wins",),
         kind="order",
