@@ -82,13 +82,13 @@ def accuracy_of_catalogue(block: Ranked) -> Doubles:
 
 
 def surprise(block: Ranked) -> Doubles:
-    """Return the mean over each list of what a hit's rank is better than its popularity's."""
+    """Return the mean over each list of how much better a hit's rank is than its popularity's."""
     counts, n_items = _popularity(block.items), block.n_items
-    _, place = np.unique(-counts, return_inverse=True)
-    chances = np.where(counts > 0, (n_items - place) / n_items, 0.0)
-    own = (n_items + 1 - np.arange(1, block.lists.shape[1] + 1)) / n_items
-    gains = np.maximum(own - chances[block.lists], 0) * block.hits
-    return ranking.ratio(gains.sum(axis=1), block.n_listed)
+    _, distinct = np.unique(-counts, return_inverse=True)
+    place = np.where(counts > 0, distinct + 1, n_items + 1)
+    ranks = np.arange(1, block.lists.shape[1] + 1)
+    gains = np.maximum(place[block.lists] - ranks, 0) * block.hits
+    return ranking.ratio(gains.sum(axis=1), n_items * block.n_listed)
 
 
 def _best(block: Ranked) -> float:
