@@ -10,12 +10,13 @@ EXTRAS := s3,test,dev
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 ARGS ?=
+PEERS := .venv-peers
 # `make constraints BASE=constraints.txt` keeps the old pins and only adds what is missing
 BASE ?=
 # exported, so that `make venv PYTHON=...` reaches .ci/new-venv
 export PYTHON
 
-.PHONY: help venv demo test test-slow lint format types layers notebooks constraints clean
+.PHONY: help venv demo test test-slow lint format types layers notebooks peers constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +59,11 @@ ifeq ($(NOTEBOOKS),)
 else
 	@$(BIN)/pytest --nbmake --nbmake-timeout=600 --timeout=900 $(ARGS) $(NOTEBOOKS)
 endif
+
+peers: $(STAMP) ## Install the libraries whose formulas are compared (5 GB) and record their figures
+	@[[ -x $(PEERS)/bin/python ]] || .ci/new-venv $(PEERS)
+	@$(PEERS)/bin/python $(PIP_INSTALL) -r tests/peers/requirements.txt
+	@$(BIN)/python -m tests.peers.lists
 
 constraints: ## Resolve all extras in a clean environment and rewrite constraints.txt
 	@echo "Resolving dasrec[$(EXTRAS)] in a clean environment"

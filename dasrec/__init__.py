@@ -10,7 +10,7 @@ from dasrec.errors import (
     MismatchError,
     StoreError,
 )
-from dasrec.evaluate import evaluate, holdout
+from dasrec.evaluate import evaluate, evaluate_users, holdout
 from dasrec.events import Events, read_events
 from dasrec.ingest import append_interactions, interactions_from_scipy, write_interactions
 from dasrec.interactions import Interactions, open_interactions
@@ -75,6 +75,7 @@ __all__ = [
     "compact",
     "drop_ids",
     "evaluate",
+    "evaluate_users",
     "forget",
     "holdout",
     "interactions_from_anndata",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,26 +16,31 @@ from dasrec import blocks
 from dasrec.checks import check_count, check_lengths, seed_of
 from dasrec.errors import InputError, MismatchError
 from dasrec.interactions import Interactions
-from dasrec.kernels.csr import indptr_of, rows_of
+from dasrec.kernels.csr import indptr_of
 from dasrec.kernels.hashing import cell_uniform
-from dasrec.kernels.ranking import find_hits
-from dasrec.metrics import METRICS, Doubles, Metric, Predicted, Ranked, choose_metrics
-from dasrec.models.base import Model, rank_items, view_of
-from dasrec.schema import USER_ITEMS, N
+from dasrec.measure import (
+    Job,
+    factors_of,
+    facts_of_run,
+    label,
+    plan_job,
+    rank_block,
+    value_block,
+)
+from dasrec.metrics import (
+    METRICS,
+    Items,
+    choose_metrics,
+    facts_of,
+    groups_of,
+    with_directions,
+)
+from dasrec.models.base import Model, view_of
+from dasrec.schema import ITEM, USER, USER_ID, USER_ITEMS, N
 from dasrec.split import Split
-from dasrec.typing import Bools, CsrBlock, Floats, Ints, Longs, Rng, Side
+from dasrec.typing import Bools, CsrBlock, Ints, Longs, Rng, Side
 
 _TASK_USERS = 256  # of a sample; a task of ranking
-
-
-class _Job(NamedTuple):
-    """What every block task needs, shared once a worker."""
-
-    users: Floats
-    items: Floats
-    seen: Interactions
-    lengths: tuple[int, ...]
-    metrics: tuple[str, ...]
 
 
 def evaluate(
@@ -44,6 +49,8 @@ def evaluate(
     *,
     n: int | Sequence[int] = 10,
     metrics: Sequence[str] | None = None,
+    compat: str | None = None,
+    groups: Mapping[str, Any] | None = None,
     allow_overlap: bool = False,
 ) -> xr.Dataset:
     """Measure a fitted model on the test part of a split, eagerly.
@@ -59,7 +66,13 @@ def evaluate(
     n : int or several
         Lengths of lists.
     metrics : names, optional
-        Some of :data:`dasrec.metrics.METRICS`; all that apply if not given.
+        Some of :data:`dasrec.metrics.METRICS`; the usual ones that apply if not given.
+    compat : {"implicit", "lenskit", "recbole", "rectools", "vae"}, optional
+        Whose formulas to use, as docs/metrics.md states them.
+    groups : mapping, optional
+        Labels by which to tell results apart: ``{"user": labels}``, ``{"item": labels}`` or both,
+        one label a user or an item in the order of their numbers; ``{"item": "popularity"}`` cuts
+        the items in head, middle and tail.
     allow_overlap : bool
         Evaluate even if the model was fitted on other rows than ``split.train``, perhaps on tested
         ones.
@@ -67,38 +80,84 @@ def evaluate(
     Returns
     -------
     xarray.Dataset
-        One variable a metric: ranking metrics by ``n``, ``rmse`` and ``mae`` without dims.
-        Attributes: ``model``, ``split``, ``n_users`` (evaluated), ``n_test``; ``seed`` if random.
+        One variable a metric: metrics of lists by ``n``, others without dims; with ``groups`` by
+        ``user_group`` and ``item_group`` too, but ``calibration``, which compares the item groups.
+        Attributes: ``model``, ``split``, ``n_users`` (evaluated), ``n_test``; ``seed`` if random,
+        ``compat`` if given.
 
     Raises
     ------
     InputError
-        A metric is unknown or does not apply, ``n`` is larger than the catalogue, or nothing is
-        tested.
+        A metric is unknown or does not apply, ``n`` is larger than the catalogue, labels are not
+        one a user or an item, or nothing is tested.
     MismatchError
         The model belongs to another store, was fitted on something else than ``split.train``, or
         predicts values on another scale than those of the split.
     """
-    model.check_belongs(split.train)
-    _check_scale(model, split)
-    if not allow_overlap:
-        _check_trained_on(model, split)
+    _check(model, split, allow_overlap=allow_overlap)
+    chosen = choose_metrics(metrics, predicts_values=model.predicts_values, compat=compat)
     lengths = check_lengths(n, n_items=split.train.n_items)
-    chosen = choose_metrics(metrics, predicts_values=model.predicts_values)
-    users, items = model.scoring_vectors()
-    if split.folds_in:
-        users = _fold_in(model, split, users)
-    job = _Job(users, items, split.seen, lengths, tuple(metric.name for metric in chosen))
-    parts = split.test.map_blocks(_rank_block, "user_items", blocks.share(job), name="rank-block")
+    if compat is not None and ITEM in (groups or {}):
+        msg = "groups of items go with our own formulas; leave out compat, or the groups"
+        raise InputError(msg)
+    known = groups_of(groups, split.train)
+    job = plan_job(model, split, chosen, lengths, groups=known, compat=compat)
+    parts = split.test.map_blocks(rank_block, USER_ITEMS, blocks.share(job), name="rank-block")
     n_users, n_test = (int(sum(part[key][0] for part in parts)) for key in ("users", "test"))
     if n_test == 0:
         raise InputError(_nothing_to_test(split))
-    result = xr.Dataset(
-        {metric.name: _figure(metric, parts, lengths) for metric in chosen},
-        coords={N: np.array(lengths)},
-        attrs={"model": model.name, "split": split.spec, "n_users": n_users, "n_test": n_test},
+    sides = {f"{side}_group": each.names for side, each in job.groups.items()}
+    return xr.Dataset(
+        {metric.name: label(metric, parts, list(sides)) for metric in chosen},
+        coords=sides | {N: np.array(lengths)},
+        attrs=facts_of_run(model, split, compat) | {"n_users": n_users, "n_test": n_test},
     )
-    return result if split.seed is None else result.assign_attrs(seed=split.seed)
+
+
+def evaluate_users(
+    model: Model,
+    split: Split,
+    *,
+    n: int | Sequence[int] = 10,
+    metrics: Sequence[str] | None = None,
+    compat: str | None = None,
+    allow_overlap: bool = False,
+) -> xr.Dataset:
+    """Measure each user on the test part of a split, eagerly.
+
+    Parameters are those of :func:`evaluate`.
+
+    Returns
+    -------
+    xarray.Dataset
+        One float64 variable a metric that is a mean over users, dims (user, n) or (user,), with
+        the ids of the measured users as ``user_id``; NaN where a user has no value. The means over
+        users, NaN left out, are what :func:`evaluate` gives.
+
+    Raises
+    ------
+    InputError
+        Also if a metric is named that is no mean over users.
+    """
+    _check(model, split, allow_overlap=allow_overlap)
+    chosen = choose_metrics(metrics, predicts_values=model.predicts_values, compat=compat)
+    odd = [metric.name for metric in chosen if metric.values is None]
+    if odd and metrics is not None:
+        msg = f"{', '.join(odd)} is no mean over users; leave it out, or call evaluate"
+        raise InputError(msg)
+    chosen = tuple(metric for metric in chosen if metric.values is not None)
+    lengths = check_lengths(n, n_items=split.train.n_items)
+    job = plan_job(model, split, chosen, lengths, compat=compat)
+    parts = split.test.map_blocks(value_block, USER_ITEMS, blocks.share(job), name="rank-block")
+    numbers = np.concatenate([part[USER] for part in parts])
+    if len(numbers) == 0:
+        raise InputError(_nothing_to_test(split))
+    dims = {metric.name: (USER, N) if metric.kind == "ranking" else (USER,) for metric in chosen}
+    return xr.Dataset(
+        {name: (dim, np.concatenate([part[name] for part in parts])) for name, dim in dims.items()},
+        coords={USER_ID: (USER, split.train.user_ids.ids_of(numbers)), N: np.array(lengths)},
+        attrs=facts_of_run(model, split, compat),
+    )
 
 
 def evaluate_all(
@@ -140,8 +199,8 @@ def holdout(
     -------
     callable
         Gives the metric of a model fitted on ``split.train`` as a float, the larger the better:
-        ``rmse`` and ``mae`` are negative. It can be pickled. It refuses models as :func:`evaluate`
-        does.
+        errors, and others of which less is better, are negative. It can be pickled. It refuses
+        models as :func:`evaluate` does.
 
     Raises
     ------
@@ -164,14 +223,14 @@ def holdout(
     if split.folds_in:
         fresh = split.train.counts(USER_ITEMS)[chosen] == 0
     test, seen = (_pick(view, chosen) for view in (split.test, split.seen))
-    return _Holdout(name, n, split, test, seen, fresh)
+    return _Holdout(name, n, split, test, seen, fresh, facts_of([METRICS[name]], split.train))
 
 
 def _parse_metric(text: str, *, n_items: int) -> tuple[str, int | None]:
     """Return the name of a metric, and how long its lists are."""
     name, at, length = text.partition("@")
     known = METRICS.get(name)
-    if known is not None and known.kind == "values" and not at:
+    if known is not None and known.kind != "ranking" and not at:
         return name, None
     if known is not None and known.kind == "ranking" and length.isdecimal():
         return name, check_lengths(int(length), n_items=n_items)[0]
@@ -236,6 +295,7 @@ class _Holdout:
     test: _Picked = field(repr=False)
     seen: _Picked = field(repr=False)
     fresh: Bools = field(repr=False)  # whom training does not see
+    facts: Items = field(repr=False)
 
     def __call__(self, model: Model) -> float:
         """Measure a model fitted on the training part."""
@@ -249,25 +309,29 @@ class _Holdout:
             folded = model.fold_in(self.seen)[self.seen.numbers]
             users = np.where(self.fresh[:, None], folded, users).astype(np.float32)
         lengths = () if self.n is None else (self.n,)
-        job = _Job(users, items, self.seen.close_up(), lengths, (metric.name,))
+        facts = with_directions(self.facts, (metric,), factors_of(model))
+        job = Job(users, items, self.seen.close_up(), lengths, (metric.name,), facts)
         test = self.test.close_up()
         view, shared = blocks.share(test), blocks.share(job)
         cuts = pairwise(test.cuts(USER_ITEMS).tolist())
         arguments = [(view, USER_ITEMS, start, stop, shared) for start, stop in cuts]
-        parts = blocks.run(_rank_block, arguments, name="holdout-block", progress=False)
-        key = metric.name if self.n is None else (metric.name, self.n)
-        figure = metric.finalize(np.sum([part[key] for part in parts], axis=0))
-        return -figure if metric.kind == "values" else figure
+        parts = blocks.run(rank_block, arguments, name="holdout-block", progress=False)
+        figure = float(label(metric, parts)[1].item())
+        return -figure if metric.smaller else figure
 
 
 def as_record(evaluation: xr.Dataset) -> dict[str, Any]:
-    """Return an evaluation as one JSON-able object; ``metrics`` has keys like ``recall@20``."""
+    """Return an evaluation as one JSON-able object; ``metrics`` has keys like ``recall@20``.
+
+    Groups follow the name: ``recall/tail@20``.
+    """
     figures: dict[str, float] = {}
     for name, values in evaluation.data_vars.items():
-        if N in values.dims:
-            figures |= {f"{name}@{int(v[N])}": float(v) for v in values}
-        else:
-            figures[str(name)] = float(values)
+        for place in np.ndindex(values.shape):
+            value = values[place]
+            labels = "".join(f"/{value[dim].item()}" for dim in values.dims if dim != N)
+            length = f"@{int(value[N])}" if N in values.dims else ""
+            figures[f"{name}{labels}{length}"] = float(value)
     return {**evaluation.attrs, "metrics": figures}
 
 
@@ -307,60 +371,8 @@ def _check_trained_on(model: Model, split: Split) -> None:
             raise MismatchError(msg)
 
 
-def _fold_in(model: Model, split: Split, users: Floats) -> Floats:
-    """Replace the vectors of users that training did not see."""
-    fresh = split.train.counts("user_items") == 0
-    return np.where(fresh[:, None], model.fold_in(split.seen), users).astype(np.float32)
-
-
-def _figure(metric: Metric, parts: Sequence[dict[Any, Doubles]], lengths: Sequence[int]) -> Any:
-    keys = [(metric.name, n) for n in lengths] if metric.kind == "ranking" else [metric.name]
-    # added in block order, so the bits do not depend on who was ready first
-    figures = [metric.finalize(np.sum([part[key] for part in parts], axis=0)) for key in keys]
-    attrs = {"formula": metric.formula}
-    return (N, figures, attrs) if metric.kind == "ranking" else ((), figures[0], attrs)
-
-
-def _rank_block(
-    test: Interactions, side: Side, start: int, stop: int, job: _Job
-) -> dict[Any, Doubles]:
-    """Measure one block of users; keys are metrics, ranking metrics with n."""
-    truth = test.read_rows(side, start, stop)
-    n_truth = np.diff(truth.indptr)
-    tested = np.flatnonzero(n_truth)
-    sums: dict[Any, Doubles] = {
-        "users": np.array([float(len(tested))]),
-        "test": np.array([float(len(truth.data))]),
-    }
-    chosen = [METRICS[name] for name in job.metrics]
-    ranked = _rank(truth, start, tested, job) if any(m.kind == "ranking" for m in chosen) else None
-    for metric in chosen:
-        if metric.kind == "values":
-            sums[metric.name] = metric.chunk(_predict(truth, start, job))
-        elif ranked is not None:
-            for n in job.lengths:
-                sums[metric.name, n] = metric.chunk(
-                    ranked._replace(lists=ranked.lists[:, :n], hits=ranked.hits[:, :n])
-                )
-    return sums
-
-
-def _rank(truth: CsrBlock, start: int, tested: Any, job: _Job) -> Ranked:
-    known = job.seen.read_rows("user_items", start, start + truth.n_rows)
-    known_indptr, known_indices = _take_rows(known, tested)
-    lists, _ = rank_items(
-        job.users[start + tested], job.items, job.lengths[-1], (known_indptr, known_indices)
-    )
-    indptr, indices = _take_rows(truth, tested)
-    hits = find_hits(lists, indptr, indices)
-    return Ranked(lists, hits, np.diff(indptr), len(job.items))
-
-
-def _take_rows(block: CsrBlock, rows: Any) -> tuple[Any, Any]:
-    taken = block.to_scipy()[rows]
-    return taken.indptr.astype(np.int64), taken.indices
-
-
-def _predict(truth: CsrBlock, start: int, job: _Job) -> Predicted:
-    users = job.users[rows_of(truth.indptr) + start]
-    return Predicted(truth.data, np.einsum("ij,ij->i", users, job.items[truth.indices]))
+def _check(model: Model, split: Split, *, allow_overlap: bool) -> None:
+    model.check_belongs(split.train)
+    _check_scale(model, split)
+    if not allow_overlap:
+        _check_trained_on(model, split)

@@ -1,8 +1,7 @@
-"""Slow twins of the models and of the metrics: dense float64, plain loops, right at first sight."""
+"""Slow twins of the models: dense float64, plain loops, right at first sight."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -107,32 +106,3 @@ def slopes(
         moved[cell] -= 2 * step
         found[place] = (up - objective(moved)) / (2 * step)
     return found
-
-
-# -- metrics ---------------------------------------------------------------------------------------
-
-
-def list_metrics(listed: Sequence[int], truth: set[int], n: int) -> dict[str, float]:
-    """Measure one list, at most ``n`` long, against what was to be found."""
-    ranks = [rank for rank, item in enumerate(listed[:n], 1) if item in truth]
-    best = min(n, len(truth))
-    ideal = math.fsum(1 / math.log2(rank + 1) for rank in range(1, best + 1))
-    return {
-        "precision": len(ranks) / n,
-        "recall": len(ranks) / len(truth),
-        "ndcg": math.fsum(1 / math.log2(rank + 1) for rank in ranks) / ideal,
-        "map": math.fsum(found / rank for found, rank in enumerate(ranks, 1)) / best,
-        "mrr": 1 / ranks[0] if ranks else 0.0,
-        "hit_rate": 1.0 if ranks else 0.0,
-    }
-
-
-def evaluate_lists(
-    lists: Sequence[Sequence[int]], truth: Sequence[set[int]], *, n: int, n_items: int
-) -> dict[str, float]:
-    """Average over the users with something to find; coverage is over their lists together."""
-    pairs = [(row[:n], wanted) for row, wanted in zip(lists, truth, strict=True) if wanted]
-    each = [list_metrics(row, wanted, n) for row, wanted in pairs]
-    means = {name: math.fsum(one[name] for one in each) / len(each) for name in each[0]}
-    shown = {item for row, _ in pairs for item in row}
-    return means | {"item_coverage": len(shown) / n_items}

@@ -73,6 +73,18 @@ def test_evaluate_prints_one_object(made: Path) -> None:
     assert all(np.isfinite(value) for value in found["metrics"].values())
 
 
+def test_evaluate_takes_names_and_a_convention(made: Path) -> None:
+    where = [made / "model", made / "store", "--split", "time:0.2"]
+    found = good("evaluate", *where, "--metrics", "recall,auc", "--metric", "gini")["metrics"]
+    assert list(found) == ["recall@10", "auc", "gini@10"]
+    theirs = good("evaluate", *where, "--metrics", "recall", "--compat", "vae")
+    assert theirs["compat"] == "vae"
+    assert theirs["metrics"]["recall@10"] >= found["recall@10"]
+    odd = run("evaluate", *where, "--compat", "spark")
+    assert odd.exit_code != 0
+    assert "compat is 'spark'; expected one of: implicit, lenskit" in odd.output
+
+
 @pytest.mark.parametrize("kind", ["als", "implicit-als", "popular"])
 @pytest.mark.parametrize("split", ["time:0.2", "random:0.2", "last:1", "users:0.1"])
 def test_all_models_on_all_splits(made: Path, tmp_path: Path, kind: str, split: str) -> None:

@@ -40,6 +40,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("sweeps",),
     ("models",),
     ("metrics",),
+    ("measure",),
     ("evaluate",),
     ("search",),
     ("recommend", "explain", "rerank"),
@@ -59,6 +60,7 @@ SHARED = {
     "readers": "base",
     "normalise": "base",
     "models": "base",
+    "metrics": "base",
     "cli": "options",
 }
 

@@ -166,7 +166,15 @@ def _split_for(
     "--split", "split_text", required=True, metavar="SPLIT", help="time:0.2, random:0.2, ..."
 )
 @lengths_option
-@click.option("--metric", "metrics", multiple=True, help="Only this one; may be repeated.")
+@click.option(
+    "--metrics",
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAMES",
+    help="Only these, like recall,auc; may be repeated.",
+)
+@click.option("--compat", metavar="LIBRARY", help="Whose formulas: implicit, lenskit, ...")
 @click.option("--allow-overlap", is_flag=True, help="Even if the model may know what is tested.")
 @seed_option
 @as_json_option
@@ -176,6 +184,7 @@ def evaluate_command(
     split_text: str,
     n: tuple[int, ...],
     metrics: tuple[str, ...],
+    compat: str | None,
     allow_overlap: bool,
     seed: int | None,
     as_json: bool,
@@ -192,7 +201,8 @@ def evaluate_command(
         model,
         _split_for(model, interactions, split_text, seed),
         n=n,
-        metrics=metrics or None,
+        metrics=",".join(metrics).split(",") if metrics else None,
+        compat=compat,
         allow_overlap=allow_overlap,
     )
     record = as_record(measured)

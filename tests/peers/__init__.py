@@ -1,0 +1,1 @@
+"""The same lists for us and for other libraries."""
