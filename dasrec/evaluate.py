@@ -54,7 +54,7 @@ def evaluate(
     Parameters
     ----------
     model : Model
-        Fitted on ``split.train``.
+        Fitted on ``split.train``, or on a part of it such as ``split.validation.train``.
     split : Split
     n : int or several
         Lengths of lists.
@@ -68,7 +68,8 @@ def evaluate(
     -------
     xarray.Dataset
         One variable a metric: ranking metrics by ``n``, ``rmse`` and ``mae`` without dims.
-        Attributes: ``model``, ``split``, ``n_users`` (evaluated), ``n_test``; ``seed`` if random.
+        Attributes: ``model``, ``split``, ``n_users`` (evaluated), ``n_test``; ``seed`` if random;
+        ``leaks_time`` if there are timestamps, by the masks alone (:func:`dasrec.check_split`).
 
     Raises
     ------
@@ -93,12 +94,11 @@ def evaluate(
     n_users, n_test = (int(sum(part[key][0] for part in parts)) for key in ("users", "test"))
     if n_test == 0:
         raise InputError(_nothing_to_test(split))
-    result = xr.Dataset(
+    return xr.Dataset(
         {metric.name: _figure(metric, parts, lengths) for metric in chosen},
         coords={N: np.array(lengths)},
-        attrs={"model": model.name, "split": split.spec, "n_users": n_users, "n_test": n_test},
+        attrs={"model": model.name, **split.describe(), "n_users": n_users, "n_test": n_test},
     )
-    return result if split.seed is None else result.assign_attrs(seed=split.seed)
 
 
 def evaluate_all(
@@ -296,15 +296,16 @@ def _names(transforms: Sequence[Mapping[str, Any]]) -> str:
 
 def _check_trained_on(model: Model, split: Split) -> None:
     trained, wanted = model.trained_on_, view_of(split.train)
-    for key in ("state", "masks"):
-        if trained[key] != wanted[key]:
-            msg = (
-                f"the model was fitted on {trained['masks'] or 'the whole store'} of "
-                f"{trained['state']}, not on the training part of {split.spec}: it may know what "
-                "is tested. Fit it on split.train (dasrec fit --split), or pass allow_overlap=True "
-                "(--allow-overlap)"
-            )
-            raise MismatchError(msg)
+    # more masks let less through: a part of the training part knows nothing of what is tested
+    is_part = trained["masks"][: len(wanted["masks"])] == wanted["masks"]
+    if trained["state"] != wanted["state"] or not is_part:
+        msg = (
+            f"the model was fitted on {trained['masks'] or 'the whole store'} of "
+            f"{trained['state']}, not on the training part of {split.spec}: it may know what "
+            "is tested. Fit it on split.train (dasrec fit --split), or pass allow_overlap=True "
+            "(--allow-overlap)"
+        )
+        raise MismatchError(msg)
 
 
 def _fold_in(model: Model, split: Split, users: Floats) -> Floats:

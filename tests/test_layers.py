@@ -56,6 +56,7 @@ ROW_OF = {room: number for number, row in enumerate(ROWS) for room in row}
 SHARED = {
     "kernels": "csr",
     "readers": "base",
+    "split": "base",
     "normalise": "base",
     "models": "base",
     "cli": "options",
