@@ -145,6 +145,46 @@ def test_a_share_of_distinct_times_is_exact(tmp_path: Path, fraction: float) -> 
     assert split.test.to_scipy().nnz == round(10 * fraction)
 
 
+def test_windows_read_no_more_than_they_must(data: Interactions) -> None:
+    """Nothing where their end is given; else the timestamps once, and neither items nor weights."""
+    with mock.patch("dasrec.blocks.run", side_effect=AssertionError("something was read")):
+        given = [*dasrec.split_rolling(data, 3, width="7D", end="2024-12-01")]
+        dasrec.split_by_time(data, since="2024-12-01")
+    assert [split.spec[:11] for split in given] == ["rolling:1/3", "rolling:2/3", "rolling:3/3"]
+    with (
+        mock.patch("dasrec.store.read_rows", side_effect=AssertionError("rows were read")),
+        mock.patch("dasrec.store.read_times", wraps=dasrec.store.read_times) as read,
+    ):
+        found = [*dasrec.split_rolling(data, 3, width=datetime.timedelta(days=7))]
+    assert read.call_count == len(data.cuts("user_items")) - 1
+    assert found[0].spec == "rolling:1/3:604800000000us"
+    times = table_of(data)["time"]
+    tested = [table_of(split.test)["time"] for split in found]
+    assert sum(map(len, tested)) == (times > times.max() - 21 * 86_400 * 10**6).sum()
+    assert tested[2].max() == times.max()
+    assert dasrec.parse_split(data, found[0].spec) == found[0]
+
+
+def test_windows_that_make_no_sense_are_refused(data: Interactions, tmp_path: Path) -> None:
+    for options, message in (
+        ({"windows": 0, "width": "7D"}, "windows is 0; expected a whole number, at least 1"),
+        ({"width": "0s"}, "width is '0s'; expected a time like"),
+        ({"width": "7D", "gap": "soon"}, "gap is 'soon'; expected a time like"),
+        ({"width": "7D", "train": "-1D"}, "train is '-1D'; expected a time like"),
+        ({"width": "7D", "end": "soon"}, "end is 'soon'; expected a date or time like"),
+        ({"width": "92D"}, "days, and windows and gap take 368, which leaves nothing to train on"),
+        ({"width": "90D", "gap": "9D"}, "days, and windows and gap take 369, which leaves noth"),
+    ):
+        with pytest.raises(InputError, match=message):
+            dasrec.split_rolling(data, **options)
+    untimed = dasrec.interactions_from_scipy(np.eye(4), tmp_path / "untimed")
+    for options in ({}, {"end": "2024-12-01"}):
+        with pytest.raises(InputError, match="has no timestamps; write it again from a log with"):
+            dasrec.split_rolling(untimed, width="7D", **options)
+    with pytest.raises(InputError, match="has no timestamps; write it again from a log with"):
+        dasrec.split_by_time(untimed, since="2024-12-01")
+
+
 def test_equal_times_cannot_be_cut(tmp_path: Path) -> None:
     made = timed(tmp_path, [7] * 10)
     with pytest.raises(InputError, match=r"all timestamps of .* are equal; expected a log that"):
