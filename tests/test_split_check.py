@@ -179,6 +179,16 @@ def test_leaks_are_counted_as_by_the_twin(data: Interactions, text: str) -> None
     assert (found["leakage"].item() > 0) == bool(split.leaks_time and expected["n_train"])
 
 
+def test_equal_times_are_no_leak(tmp_path: Path) -> None:
+    """Neither within a block nor between blocks."""
+    cells = pd.DataFrame(np.argwhere(np.ones((8, 6))), columns=["user", "item"])
+    made = write(tmp_path, cells.assign(time=cells.sum(axis=1) % 4), cells=5)
+    assert len(made.cuts("user_items")) == 9
+    whole, found = table_of(made), figures(dasrec.split_random(made, 0.3, rng=SEED))
+    assert found == pytest.approx(twins.check(whole, twins.at_random(whole, 0, 0.3, SEED)))
+    assert 0.5 < found["leakage"] < 0.9
+
+
 def test_masks_tell_whether_time_leaks(data: Interactions, untimed: Interactions) -> None:
     rolling = [*dasrec.split_rolling(data, 2, width="7D", gap="1D", train="20D")]
     assert [split.leaks_time for split in rolling] == [False, False]

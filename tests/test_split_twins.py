@@ -36,6 +36,9 @@ TWINS: dict[str, Callable[[pd.DataFrame], twins.Parts]] = {
     "last:2": lambda table: twins.the_last(table, 2),
     "any:2": lambda table: twins.any_n(table, 2, SEED),
     "rolling:1/2:2s": lambda table: twins.rolling(table, (1, 2), "2s"),
+    "rolling:1/2:2s:end=2024-01-01T12:00:08": lambda table: twins.rolling(
+        table, (1, 2), "2s", end=(NOON + 8) * 10**6
+    ),
     "rolling:2/3:1s:gap=2s": lambda table: twins.rolling(table, (2, 3), "1s", gap="2s"),
     "rolling:2/3:1s:gap=1s:train=3s:end=2024-01-01T12:00:08": lambda table: twins.rolling(
         table, (2, 3), "1s", gap="1s", train="3s", end=(NOON + 8) * 10**6
