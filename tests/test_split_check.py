@@ -209,7 +209,9 @@ def test_masks_tell_whether_time_leaks(data: Interactions, untimed: Interactions
 
 
 @ignore_leaks
-def test_what_was_put_together_by_hand_is_found_out(data: Interactions) -> None:
+def test_what_was_put_together_by_hand_is_found_out(
+    data: Interactions, untimed: Interactions
+) -> None:
     whole = table_of(data)
     split = dasrec.split_random(data, 0.3, rng=1)
     table = twins.at_random(whole, 0, 0.3, 1)
@@ -223,6 +225,9 @@ def test_what_was_put_together_by_hand_is_found_out(data: Interactions) -> None:
     twice = Split("ours", split.train, split.train, split.test, None, split)
     for part in ("test", "validation"):
         assert figures(twice, part)["overlap"] == found["n_test"]
+    mixed = Split("ours", split.train, split.train, untimed)
+    with pytest.raises(MismatchError, match="the parts of ours are of different stores or versi"):
+        dasrec.check_split(mixed)
     with mock.patch("dasrec.parse_split", return_value=leaky):
         result = CliRunner().invoke(main, ["split", data.url, "odd", "--json"])
     assert result.exit_code == 1

@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dasrec import blocks
+from dasrec.errors import MismatchError
 from dasrec.interactions import Interactions, marked
 from dasrec.kernels.csr import rows_of
 from dasrec.schema import PART, USER_ITEMS
@@ -45,7 +46,7 @@ def check_split(split: Split) -> xr.Dataset:
     -------
     xarray.Dataset
         By ``part``: ``test``, and before it ``validation`` if there is one, each with its own
-        training part. A row is a user or an item.
+        training part.
 
         ``n_train``, ``n_test``, ``n_users``, ``n_items``
             Interactions of either; users and items that are tested.
@@ -62,6 +63,11 @@ def check_split(split: Split) -> xr.Dataset:
 
         Attributes: those of :meth:`Split.describe`.
 
+    Raises
+    ------
+    MismatchError
+        The parts, put together by hand, are of different stores or versions.
+
     Notes
     -----
     Cost: the store is read once, by blocks of users, for all parts. A task holds a block; the
@@ -72,6 +78,10 @@ def check_split(split: Split) -> xr.Dataset:
     named = {"test": split}
     if split.validation is not None:
         named = {"validation": split.validation, "test": split}
+    views = [view for each in named.values() for view in (each.train, each.seen, each.test)]
+    if len({view.state for view in views}) > 1:
+        msg = f"the parts of {split.spec} are of different stores or versions; make them of one"
+        raise MismatchError(msg)
     pairs = [
         _pair(each, [other for other in named.values() if other is not each])
         for each in named.values()
