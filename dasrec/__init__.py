@@ -7,6 +7,7 @@ from dasrec.errors import (
     DataUnavailableError,
     DiskError,
     InputError,
+    LeakageWarning,
     MismatchError,
     StoreError,
 )
@@ -29,12 +30,15 @@ from dasrec.plan import plan_ingest
 from dasrec.recommend import recommend_all
 from dasrec.split import (
     Split,
+    check_split,
     parse_split,
+    split_any_n,
     split_by_time,
     split_folds,
     split_last_n,
     split_listed,
     split_random,
+    split_rolling,
     split_users,
 )
 from dasrec.training import Training
@@ -59,6 +63,7 @@ __all__ = [
     "ImplicitALS",
     "InputError",
     "Interactions",
+    "LeakageWarning",
     "Log1p",
     "MismatchError",
     "Model",
@@ -71,6 +76,7 @@ __all__ = [
     "ZScore",
     "append_interactions",
     "by_session",
+    "check_split",
     "clean",
     "compact",
     "drop_ids",
@@ -90,11 +96,13 @@ __all__ = [
     "pseudonymise",
     "read_events",
     "recommend_all",
+    "split_any_n",
     "split_by_time",
     "split_folds",
     "split_last_n",
     "split_listed",
     "split_random",
+    "split_rolling",
     "split_users",
     "to_anndata",
     "to_binsparse",

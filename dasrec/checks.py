@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Collection, Sequence
 
 import numpy as np
+import pandas as pd
 
 from dasrec.errors import InputError
-from dasrec.typing import Rng
+from dasrec.typing import Duration, Moment, Rng
+
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 def check_count(value: int, *, name: str, least: int = 1, most: int | None = None) -> int:
@@ -42,6 +46,30 @@ def check_fraction(value: float, *, name: str) -> float:
         msg = f"{name} is {value!r}; expected a number between 0 and 1, for instance 0.2"
         raise InputError(msg)
     return float(value)
+
+
+def check_moment(value: Moment, *, name: str) -> int:
+    """Return a date or time in microseconds since 1970, UTC unless it says otherwise."""
+    try:
+        moment = datetime.datetime.fromisoformat(str(value))
+    except ValueError as error:
+        msg = f"{name} is {value!r}; expected a date or time like 2026-01-31 or 2026-01-31T12:00"
+        raise InputError(msg) from error
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.UTC)
+    return (moment - _EPOCH) // datetime.timedelta(microseconds=1)
+
+
+def check_duration(value: Duration, *, name: str) -> int:
+    """Return a time above 0 in microseconds."""
+    try:
+        micros = round(pd.Timedelta(value).total_seconds() * 1e6)
+    except (TypeError, ValueError):
+        micros = 0
+    if micros <= 0:
+        msg = f'{name} is {value!r}; expected a time like "30min" or "7D", above 0'
+        raise InputError(msg)
+    return micros
 
 
 def check_choice[T](value: T, *, name: str, choices: Collection[T]) -> T:

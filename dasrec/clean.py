@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dasrec.checks import check_choice, check_count, check_number
+from dasrec.checks import check_choice, check_count, check_duration, check_number
 from dasrec.errors import InputError
 from dasrec.events import CleanRules, Events, change_events
 from dasrec.ids import listed_ids
@@ -261,11 +261,7 @@ def by_session(events: Events, *, gap: str) -> Events:
     if not events.has_timestamps:
         msg = f"{events.source} was read without timestamps; name their column in read_events"
         raise InputError(msg)
-    try:
-        micros = round(pd.Timedelta(gap).total_seconds() * 1e6)
-    except (TypeError, ValueError) as error:
-        msg = f'gap is {gap!r}; expected a time like "30min" or "1h"'
-        raise InputError(msg) from error
+    micros = check_duration(gap, name="gap")
     if micros < 10**6:  # two sessions of one user must not begin within one second
         msg = f"gap is {gap!r}; expected at least a second"
         raise InputError(msg)

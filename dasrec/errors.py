@@ -1,4 +1,4 @@
-"""Every exception that dasrec raises on purpose.
+"""Every exception that dasrec raises on purpose, and what it warns of.
 
 A message says what was given, what is expected and what to do about it.
 """
@@ -32,3 +32,7 @@ class DiskError(DasrecError, OSError):
 
 class DataUnavailableError(DasrecError):
     """A public data set is neither on this machine nor to be had from the network."""
+
+
+class LeakageWarning(UserWarning):
+    """What is asked for lets training know something of what is tested, as no service could."""

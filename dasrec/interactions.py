@@ -186,11 +186,16 @@ class Interactions:
             block = self._masked(block, side, start)
         return self._transformed(block, side, start) if self.transforms else block
 
+    def read_times(self, side: Side, start: int, stop: int) -> Longs:
+        """Read the timestamps of rows ``start:stop`` now; of a whole store nothing else is read."""
+        if not self.masks and len(self.group_urls) == 1:
+            return store.read_times(self.group_urls[0], side, start, stop)
+        times = self.read_rows(side, start, stop, timed=True).timestamps
+        assert times is not None  # they were asked for
+        return times
+
     def _masked(self, block: CsrBlock, side: Side, start: int) -> CsrBlock:
-        users, items = _cells(block, side, start)
-        keep = np.ones(len(users), np.bool_)
-        for mask in self.masks:
-            keep &= mask(users, items, block.timestamps)
+        keep = marked(self.masks, block, side, start)
         times = None if block.timestamps is None else block.timestamps[keep]
         return CsrBlock(
             kept_indptr(block.indptr, keep),
@@ -263,6 +268,15 @@ def _cells(block: CsrBlock, side: Side, start: int) -> tuple[Ints, Ints]:
     """Return the user and the item of every cell of a block that begins at row ``start``."""
     rows = rows_of(block.indptr) + np.int32(start)
     return (rows, block.indices) if side == USER_ITEMS else (block.indices, rows)
+
+
+def marked(masks: Sequence[Mask], block: CsrBlock, side: Side, start: int) -> Bools:
+    """Mark the cells of a block, which begins at row ``start``, that all masks let through."""
+    users, items = _cells(block, side, start)
+    keep = np.ones(len(users), np.bool_)
+    for mask in masks:
+        keep &= mask(users, items, block.timestamps)
+    return keep
 
 
 def _csr(view: Interactions, side: Side, start: int, stop: int) -> sparse.csr_array[np.float32]:

@@ -74,8 +74,8 @@ def factors_of(model: Model) -> Floats | None:
 
 def facts_of_run(model: Model, split: Split, compat: str | None) -> dict[str, Any]:
     """Return what was measured and how, as attributes of the result."""
-    known = {"model": model.name, "split": split.spec, "seed": split.seed, "compat": compat}
-    return {key: value for key, value in known.items() if value is not None}
+    known = {"model": model.name, **split.describe()}
+    return known if compat is None else {**known, "compat": compat}
 
 
 def _fold_in(model: Model, split: Split, users: Floats) -> Floats:

@@ -360,6 +360,15 @@ def read_rows(group_url: str, side: Side, start: int, stop: int, *, timed: bool)
     )
 
 
+def read_times(group_url: str, side: Side, start: int, stop: int) -> NDArray[np.int64]:
+    """Read the timestamps of rows ``start:stop``, and neither their columns nor their weights."""
+    with _reading(f"{group_url}/{side}"):
+        indptr = np.asarray(_array(group_url, f"{side}/{INDPTR}")[start : stop + 1])
+        return np.asarray(
+            _array(group_url, f"{side}/{TIMESTAMPS}")[int(indptr[0]) : int(indptr[-1])]
+        )
+
+
 def write_cells(group_url: str, side: str, start: int, columns: Mapping[str, NDArray[Any]]) -> None:
     """Write stored cells from position ``start``; the caller owns every shard that this touches.
 

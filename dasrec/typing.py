@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -29,6 +30,12 @@ TimeUnit = Literal["s", "ms", "us", "ns"]
 
 Rng = int | np.random.Generator | None
 """A seed, a generator to draw one from, or None for a fresh seed (which results record)."""
+
+Moment = str | datetime.datetime
+"""ISO 8601 text like 2026-01-31 or 2026-01-31T12:00, or a datetime; UTC unless told otherwise."""
+
+Duration = str | datetime.timedelta
+"""Text like 30min or 7D, or a timedelta."""
 
 Task = Callable[..., Any]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from typing import Any
 
@@ -12,8 +13,10 @@ from dasrec.checks import (
     check_choice,
     check_columns,
     check_count,
+    check_duration,
     check_fraction,
     check_lengths,
+    check_moment,
     check_number,
     seed_of,
 )
@@ -101,6 +104,44 @@ def test_lengths_come_back_ascending_and_once() -> None:
 def test_lengths_that_no_list_has_are_refused(given: Any, message: str) -> None:
     with refused(message):
         check_lengths(given, n_items=30)
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        ("1970-01-02", 86_400),
+        ("1970-01-01T01:00", 3_600),
+        ("1970-01-01T01:00+01:00", 0),
+        (datetime.datetime(1970, 1, 1, 0, 0, 1), 1),
+        (
+            datetime.datetime(1970, 1, 1, 2, tzinfo=datetime.timezone(datetime.timedelta(hours=1))),
+            3_600,
+        ),
+    ],
+)
+def test_a_moment_is_utc_unless_it_says_otherwise(given: Any, seconds: int) -> None:
+    assert check_moment(given, name="since") == seconds * 10**6
+
+
+@pytest.mark.parametrize("given", ["soon", "", "2026-13-01", None, 5])
+def test_what_is_no_moment_is_refused(given: Any) -> None:
+    with refused(
+        f"since is {given!r}; expected a date or time like 2026-01-31 or 2026-01-31T12:00"
+    ):
+        check_moment(given, name="since")
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"), [("7D", 604_800), ("30min", 1_800), (datetime.timedelta(hours=1), 3_600)]
+)
+def test_a_duration_comes_in_microseconds(given: Any, seconds: int) -> None:
+    assert check_duration(given, name="width") == seconds * 10**6
+
+
+@pytest.mark.parametrize("given", ["soon", "", "0s", "-1h", "10ns", "nat", None, [1]])
+def test_what_is_no_duration_is_refused(given: Any) -> None:
+    with refused(f'width is {given!r}; expected a time like "30min" or "7D", above 0'):
+        check_duration(given, name="width")
 
 
 def test_a_seed_is_itself_and_a_generator_gives_one() -> None:

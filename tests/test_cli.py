@@ -23,7 +23,7 @@ from dasrec.cli import main
 from dasrec.datasets import simulate_events
 
 COLUMNS = ["--user", "user", "--item", "item", "--value", "value", "--timestamp", "timestamp"]
-COMMANDS = ["demo", "ingest", "info", "fit", "evaluate", "recommend", "report", "doctor"]
+COMMANDS = ["demo", "ingest", "info", "split", "fit", "evaluate", "recommend", "report", "doctor"]
 UPKEEP = ["compact", "forget", "verify"]
 
 
@@ -86,7 +86,7 @@ def test_evaluate_takes_names_and_a_convention(made: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["als", "implicit-als", "popular"])
-@pytest.mark.parametrize("split", ["time:0.2", "random:0.2", "last:1", "users:0.1"])
+@pytest.mark.parametrize("split", ["time:0.2", "any:1", "last:1", "users:0.1,users:0.1"])
 def test_all_models_on_all_splits(made: Path, tmp_path: Path, kind: str, split: str) -> None:
     small = [] if kind == "popular" else ["--factors", 3, "--iterations", 2]
     store = made / "store"

@@ -184,14 +184,22 @@ def test_the_rooms_are_those_of_the_layers() -> None:
     assert order == sorted(order)
 
 
+@pytest.mark.filterwarnings("ignore::dasrec.LeakageWarning")
 def test_splits_are_spelled_as_the_page_says(tmp_path: Path) -> None:
-    rows = table_rows(section("docs/conventions.md", "Splits"))
+    page = section("docs/conventions.md", "Splits")
+    rows = [row for row in table_rows(page) if len(row) == 3]
     spelled = {quoted(text)[0]: quoted(name)[0] for text, name, _ in rows if text}
-    assert list(spelled) == ["time:0.2", "random:0.2", "last:1", "users:0.1"]
+    kinds = ["time", "random", "time", "rolling", "last", "any", "users", "fold"]
+    assert [text.partition(":")[0] for text in spelled] == kinds
     log = pd.DataFrame({"u": np.repeat(np.arange(20), 5), "i": np.tile(np.arange(5), 20)})
-    log["t"] = np.arange(len(log))
+    log["t"] = 10**6 * np.arange(len(log))
     events = dasrec.read_events(log, user="u", item="i", timestamp="t")
     whole = dasrec.write_interactions(events, tmp_path / "store")
+    spelled |= {"users:0.1:0.5": "split_users", "time:0.2,last:1": "parse_split"}
+    assert all(f"`{text}`" in page for text in spelled)
+    figures = dasrec.check_split(dasrec.split_by_time(whole, 0.2)).data_vars
+    stated = [name for row in table_rows(page) if len(row) == 2 for name in quoted(row[0])]
+    assert stated == list(figures)
     for text, name in spelled.items():
         assert name in dasrec.__all__
         assert dasrec.parse_split(whole, text, rng=0).spec == text

@@ -107,7 +107,7 @@ def test_users_held_out_are_measured_by_folding_in(cut: Interactions) -> None:
     recall = measured["recall"].sel(n=5)
     assert recall.sel(model="implicit-als").item() > 2 * recall.sel(model="popular").item()
     assert measured["model"].values.tolist() == ["implicit-als", "popular"]
-    assert measured.attrs == {"split": "users:0.3"}
+    assert measured.attrs == {"split": "users:0.3:0.4"}
 
 
 def test_implicit_measures_the_same_factors_as_its_convention(data: Interactions) -> None:

@@ -260,6 +260,15 @@ def test_a_mask_may_leave_nothing(data: Interactions) -> None:
     assert nothing.user_items.compute().nnz == 0
 
 
+def test_times_are_read_alone(data: Interactions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a whole store; of a part of it they are those that the mask lets through."""
+    part = data.where(Even())
+    expected = [view.read_rows("item_users", 3, 9, timed=True).timestamps for view in (data, part)]
+    assert part.read_times("item_users", 3, 9).tolist() == expected[1].tolist()
+    monkeypatch.setattr("dasrec.store.read_rows", None)
+    assert data.read_times("item_users", 3, 9).tolist() == expected[0].tolist()
+
+
 def test_a_mask_that_needs_times_is_refused_without_them(tmp_path: Path) -> None:
     untimed = interactions_from_scipy(sparse.csr_array(DENSE), tmp_path / "store")
     message = f"{untimed.url} has no timestamps; write it again from a log with a timestamp column"

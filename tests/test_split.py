@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import pickle
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,16 +23,24 @@ from dasrec import InputError, Interactions, Split
 from dasrec.datasets import simulate_events
 from tests import references
 
+pytestmark = pytest.mark.filterwarnings("ignore::dasrec.LeakageWarning")
+
 SPLITS: dict[str, Callable[[Interactions], Split]] = {
     "time": lambda data: dasrec.split_by_time(data, 0.3),
     "random": lambda data: dasrec.split_random(data, 0.3, rng=4),
+    "since": lambda data: dasrec.split_by_time(data, since=middle_of(data)),
     "last": lambda data: dasrec.split_last_n(data, 3),
+    "any": lambda data: dasrec.split_any_n(data, 2, rng=4),
     "users": lambda data: dasrec.split_users(data, 0.4, targets=0.5, rng=4),
     "fold": lambda data: next(dasrec.split_folds(data, 3, rng=4)),
     "listed": lambda data: dasrec.split_listed(
         data, user_ids=data.user_ids.ids[[0, 1]], item_ids=data.item_ids.ids[[2, 3]], name="x"
     ),
 }
+
+
+def middle_of(view: Interactions) -> str:
+    return str(np.datetime64(int(table_of(view)["time"].median()), "us"))
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +145,46 @@ def test_a_share_of_distinct_times_is_exact(tmp_path: Path, fraction: float) -> 
     assert split.test.to_scipy().nnz == round(10 * fraction)
 
 
+def test_windows_read_no_more_than_they_must(data: Interactions) -> None:
+    """Nothing where their end is given; else the timestamps once, and neither items nor weights."""
+    with mock.patch("dasrec.blocks.run", side_effect=AssertionError("something was read")):
+        given = [*dasrec.split_rolling(data, 3, width="7D", end="2024-12-01")]
+        dasrec.split_by_time(data, since="2024-12-01")
+    assert [split.spec[:11] for split in given] == ["rolling:1/3", "rolling:2/3", "rolling:3/3"]
+    with (
+        mock.patch("dasrec.store.read_rows", side_effect=AssertionError("rows were read")),
+        mock.patch("dasrec.store.read_times", wraps=dasrec.store.read_times) as read,
+    ):
+        found = [*dasrec.split_rolling(data, 3, width=datetime.timedelta(days=7))]
+    assert read.call_count == len(data.cuts("user_items")) - 1
+    assert found[0].spec == "rolling:1/3:604800000000us"
+    times = table_of(data)["time"]
+    tested = [table_of(split.test)["time"] for split in found]
+    assert sum(map(len, tested)) == (times > times.max() - 21 * 86_400 * 10**6).sum()
+    assert tested[2].max() == times.max()
+    assert dasrec.parse_split(data, found[0].spec) == found[0]
+
+
+def test_windows_that_make_no_sense_are_refused(data: Interactions, tmp_path: Path) -> None:
+    for options, message in (
+        ({"windows": 0, "width": "7D"}, "windows is 0; expected a whole number, at least 1"),
+        ({"width": "0s"}, "width is '0s'; expected a time like"),
+        ({"width": "7D", "gap": "soon"}, "gap is 'soon'; expected a time like"),
+        ({"width": "7D", "train": "-1D"}, "train is '-1D'; expected a time like"),
+        ({"width": "7D", "end": "soon"}, "end is 'soon'; expected a date or time like"),
+        ({"width": "92D"}, "days, and windows and gap take 368, which leaves nothing to train on"),
+        ({"width": "90D", "gap": "9D"}, "days, and windows and gap take 369, which leaves noth"),
+    ):
+        with pytest.raises(InputError, match=message):
+            dasrec.split_rolling(data, **options)
+    untimed = dasrec.interactions_from_scipy(np.eye(4), tmp_path / "untimed")
+    for options in ({}, {"end": "2024-12-01"}):
+        with pytest.raises(InputError, match="has no timestamps; write it again from a log with"):
+            dasrec.split_rolling(untimed, width="7D", **options)
+    with pytest.raises(InputError, match="has no timestamps; write it again from a log with"):
+        dasrec.split_by_time(untimed, since="2024-12-01")
+
+
 def test_equal_times_cannot_be_cut(tmp_path: Path) -> None:
     made = timed(tmp_path, [7] * 10)
     with pytest.raises(InputError, match=r"all timestamps of .* are equal; expected a log that"):
@@ -230,16 +280,64 @@ def test_masks_are_lazy(data: Interactions) -> None:
     assert lazy.compute().nnz == split.train.read_rows("user_items", 0, 10).indptr[-1]
 
 
-@pytest.mark.parametrize(
-    ("text", "spec"), [("time:0.2", "time:0.2"), ("last:1", "last:1"), ("users:0.1", "users:0.1")]
+WORDS: dict[str, Callable[[Interactions], Split]] = {
+    "time:0.2": lambda data: dasrec.split_by_time(data, 0.2),
+    "time:2024-06-30": lambda data: dasrec.split_by_time(data, since="2024-06-30"),
+    "time:2024-06-30T12:00+02:00": lambda data: dasrec.split_by_time(
+        data, since=datetime.datetime.fromisoformat("2024-06-30T10:00Z")
+    ),
+    "random:0.2": lambda data: dasrec.split_random(data, 0.2, rng=1),
+    "last:1": lambda data: dasrec.split_last_n(data, 1),
+    "any:1": lambda data: dasrec.split_any_n(data, 1, rng=1),
+    "users:0.1": lambda data: dasrec.split_users(data, 0.1, rng=1),
+    "users:0.1:0.5": lambda data: dasrec.split_users(data, 0.1, targets=0.5, rng=1),
+    "fold:2/3": lambda data: [*dasrec.split_folds(data, 3, rng=1)][1],
+    "rolling:2/3:7D": lambda data: [*dasrec.split_rolling(data, 3, width="7D")][1],
+    "rolling:1/3:7D:gap=1D:train=90D:end=2024-12-01T12:00": lambda data: next(
+        dasrec.split_rolling(data, 3, width="7D", gap="1D", train="90D", end="2024-12-01T12:00")
+    ),
+}
+
+
+@pytest.mark.parametrize("text", WORDS)
+def test_a_text_names_a_split(data: Interactions, text: str) -> None:
+    named, made = dasrec.parse_split(data, text, rng=1), WORDS[text](data)
+    assert named.spec == text
+    assert (named.train, named.seen, named.test) == (made.train, made.seen, made.test)
+    assert named.seed == made.seed
+    if "+" not in text:  # the same moment can be spelled in many ways
+        assert made.spec == text
+    assert pairs(named.test)
+
+
+ALL_FORMS = (
+    "expected one of time:0.2 or time:2026-01-31, random:0.2, last:1, any:1, users:0.1, "
+    "fold:1/5, rolling:1/4:7D, or two with a comma between them"
 )
-def test_a_text_names_a_split(data: Interactions, text: str, spec: str) -> None:
-    assert dasrec.parse_split(data, text, rng=1).spec == spec
 
 
-@pytest.mark.parametrize("text", ["", "time", "time:x", "last:0.5", "odd:1", "random:"])
-def test_other_texts_are_refused(data: Interactions, text: str) -> None:
-    with pytest.raises(InputError, match=r"expected time:0\.2, random:0\.2, last:1 or users:0\.1"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", ALL_FORMS),
+        ("odd:1", ALL_FORMS),
+        ("time:0.2,odd", ALL_FORMS),
+        ("time", "expected time:0.2 or time:2026-01-31"),
+        ("time:x", "expected time:0.2 or time:2026-01-31"),
+        ("time:2026-13-01", "since is '2026-13-01'; expected a date or time like 2026-01-31 or"),
+        ("last:0.5", "expected last:1"),
+        ("random:", "expected random:0.2"),
+        ("users:0.1:x", "expected users:0.1"),
+        ("fold:3", "expected fold:1/5"),
+        ("fold:4/3", "the first number of 4/3 is 4; expected a whole number, from 1 to 3"),
+        ("rolling:1/4", "expected rolling:1/4:7D"),
+        ("rolling:1/4:7D:step=1D", "expected rolling:1/4:7D"),
+        ("rolling:1/4:soon", "width is 'soon'; expected a time like"),
+        ("time:0.2,last:1,any:1", "expected two at most, one to test and one to validate"),
+    ],
+)
+def test_other_texts_are_refused(data: Interactions, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
         dasrec.parse_split(data, text)
 
 

@@ -358,17 +358,20 @@ def timed(tmp_path_factory: pytest.TempPathFactory) -> Interactions:
     return dasrec.interactions_from_table(table, place, timestamp="time")
 
 
+@pytest.mark.filterwarnings("ignore::dasrec.LeakageWarning")
 @pytest.mark.parametrize(
     "view",
     [
         lambda data: dasrec.split_random(data, 0.2, rng=1).train,
         lambda data: dasrec.split_users(data, 0.2, rng=1).train,
         lambda data: dasrec.split_last_n(data, 1).train,
+        lambda data: dasrec.split_any_n(data, 1, rng=1).train,
+        lambda data: next(dasrec.split_rolling(data, 1, width="5min", train="1h")).train,
         lambda data: dasrec.split_by_time(data, 0.2).train,
         lambda data: data.transform(dasrec.BM25().fit(data)),
         lambda data: data.transform(dasrec.Log1p()),
     ],
-    ids=["random", "users", "last n", "time", "bm25", "log1p"],
+    ids=["random", "users", "last n", "any n", "rolling", "time", "bm25", "log1p"],
 )
 def test_views_are_known_again(timed: Interactions, tmp_path: Path, view: Any) -> None:
     """A view is compared by what it says of itself, which JSON must not change."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -12,10 +13,14 @@ import dasrec
 from dasrec import cluster
 from dasrec.cli import models, start, stores
 from dasrec.cli.options import WHEN_STOPPED
-from dasrec.errors import DasrecError
+from dasrec.errors import DasrecError, LeakageWarning
 
 STOPPED = 130
 """Exit status after Ctrl-C, as shells have it."""
+
+
+def _say(message: Warning | str, *_: Any, **__: Any) -> None:
+    click.echo(f"Warning: {message}", err=True)
 
 
 class _Group(click.Group):
@@ -23,7 +28,10 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", LeakageWarning)
+                warnings.showwarning = _say
+                return super().invoke(ctx)
         except (DasrecError, OSError) as error:
             raise click.ClickException(" ".join(str(error).split())) from error
         except KeyboardInterrupt:
@@ -65,6 +73,7 @@ for command in (
     stores.compact_command,
     stores.forget_command,
     stores.verify_command,
+    models.split_command,
     models.fit_command,
     models.evaluate_command,
     models.recommend_command,

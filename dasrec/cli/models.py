@@ -1,4 +1,4 @@
-"""Commands about models: fit, evaluate, recommend, report."""
+"""Commands about splits and models: split, fit, evaluate, recommend, report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dasrec.cli.options import (
     section_option,
     seed_option,
 )
-from dasrec.console import show, show_facts
+from dasrec.console import show, show_facts, show_table
 from dasrec.errors import InputError
 from dasrec.evaluate import as_record, evaluate_all
 from dasrec.metrics import choose_metrics
@@ -32,6 +32,40 @@ _parameter = partial(section_option, "Parameters of the model")
 _control = partial(section_option, "Course of the fit", default=None)
 
 _CONTROLS = ("memory", "time_limit", "log", "monitor", "patience", "checkpoint", "resume")
+
+
+@click.command("split")
+@click.argument("store")
+@click.argument("split_text", metavar="SPLIT")
+@seed_option
+@as_json_option
+@click.pass_context
+def split_command(
+    ctx: click.Context, store: str, split_text: str, seed: int | None, as_json: bool
+) -> None:
+    """Say what a split tests and what training knows of it; exit status 1 if parts overlap.
+
+    \b
+    SPLIT is time:0.2, time:2026-01-31, random:0.2, last:1, any:1, users:0.1, fold:1/5,
+    rolling:1/4:7D, or two with a comma between them: test and validation.
+    \b
+    Example:  dasrec split my-store time:0.2,last:1
+    """
+    checked = dasrec.check_split(
+        dasrec.parse_split(dasrec.open_interactions(store), split_text, rng=seed)
+    )
+    table = checked.to_dataframe()
+    for name in ("newest_train", "oldest_test"):
+        table[name] = table[name].dt.strftime("%FT%T")
+    parts = table.astype(object).where(table.notna(), None).T
+    rows = [[name, *row] for name, row in zip(parts.index, parts.values.tolist(), strict=True)]
+    show(
+        {**checked.attrs, "parts": parts.to_dict()},
+        as_json=as_json,
+        human=lambda: show_table(checked.attrs["split"], ["what", *parts], rows),
+    )
+    if checked["overlap"].any():
+        ctx.exit(1)
 
 
 @click.command("fit", cls=SectionCommand)
@@ -52,7 +86,7 @@ _CONTROLS = ("memory", "time_limit", "log", "monitor", "patience", "checkpoint",
 @_control("--checkpoint", metavar="PLACE", help="Save the model there after each iteration.")
 @_control("--resume", is_flag=True, help="Go on from the checkpoint, if one is there.")
 @click.option(
-    "--split", "split_text", metavar="SPLIT", help="Train on its first part: time:0.2, ..."
+    "--split", "split_text", metavar="SPLIT", help="Train on its first part: time:0.2, last:1, ..."
 )
 @seed_option
 @overwrite_option
@@ -69,6 +103,9 @@ def fit_command(
 ) -> None:
     """Fit a model on a store, or on the training part of a split of it, and save it.
 
+    With a validation part, as in time:0.2,last:1, it is what --monitor measures on; neither it nor
+    the test part is trained on.
+
     \b
     Example:  dasrec fit my-store my-model --model implicit-als --factors 64 --split time:0.2
     """
@@ -80,6 +117,7 @@ def fit_command(
     split = None
     if split_text:
         split = _split_for(_before(controls), interactions, split_text, seed)
+        split = split.validation or split
         interactions = split.train
     if "monitor" in controls and split is not None:
         controls["monitor"] = dasrec.holdout(split, controls["monitor"])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
-
 import numpy as np
 
-from dasrec.checks import check_number
+from dasrec.checks import check_moment, check_number
 from dasrec.errors import InputError
 from dasrec.interactions import Interactions
 from dasrec.normalise.base import Cells, Doubles, Entity, WeightTransform, check_something
@@ -140,12 +138,11 @@ class TimeDecay(WeightTransform):
     def _check(self) -> None:
         check_number(self.half_life, name="half_life", above=0)
         if self.now is not None:
-            _micros(self.now)
+            check_moment(self.now, name="now")
 
     def _learn(self, interactions: Interactions) -> tuple[Entity, ...]:
-        self.now_ = np.array(
-            _latest(interactions) if self.now is None else _micros(self.now), np.int64
-        )
+        given = None if self.now is None else check_moment(self.now, name="now")
+        self.now_ = np.array(_latest(interactions) if given is None else given, np.int64)
         return ()
 
     def _factors(self, cells: Cells) -> Doubles:
@@ -182,17 +179,4 @@ def _latest(interactions: Interactions) -> int:
 
 
 def _latest_block(view: Interactions, side: Side, start: int, stop: int) -> int:
-    times = view.read_rows(side, start, stop, timed=True).timestamps
-    return -1 if times is None or len(times) == 0 else int(times.max())
-
-
-def _micros(text: str) -> int:
-    try:
-        moment = datetime.datetime.fromisoformat(text)
-    except (TypeError, ValueError) as error:
-        msg = f"now is {text!r}; expected a date or time like 2026-01-31 or 2026-01-31T12:00"
-        raise InputError(msg) from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
-    epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-    return (moment - epoch) // datetime.timedelta(microseconds=1)
+    return int(view.read_times(side, start, stop).max(initial=-1))
