@@ -12,6 +12,7 @@ from dasrec.errors import (
 )
 from dasrec.evaluate import evaluate, holdout
 from dasrec.events import Events, read_events
+from dasrec.features import Features, open_features, write_features
 from dasrec.ingest import append_interactions, interactions_from_scipy, write_interactions
 from dasrec.interactions import Interactions, open_interactions
 from dasrec.interop import (
@@ -56,6 +57,7 @@ __all__ = [
     "DataUnavailableError",
     "DiskError",
     "Events",
+    "Features",
     "ImplicitALS",
     "InputError",
     "Interactions",
@@ -82,6 +84,7 @@ __all__ = [
     "interactions_from_table",
     "keep_ids",
     "load_model",
+    "open_features",
     "open_interactions",
     "parse_split",
     "plan_fit",
@@ -100,5 +103,6 @@ __all__ = [
     "to_coo",
     "verify",
     "within",
+    "write_features",
     "write_interactions",
 ]

@@ -21,6 +21,8 @@ Ids = NDArray[Any]
 Side = Literal["user_items", "item_users"]
 """An orientation of the matrix: rows are users, or rows are items."""
 
+Entity = Literal["user", "item"]
+
 Dedupe = Literal["last", "first", "sum", "max", "mean", "error"]
 BadRows = Literal["error", "drop"]
 ResolvedIds = Literal["int64", "string", "uuid"]
