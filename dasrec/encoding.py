@@ -12,10 +12,8 @@ from scipy import sparse
 from dasrec.checks import check_columns
 from dasrec.errors import InputError
 from dasrec.ids import canonical_ids
-from dasrec.typing import Ids
+from dasrec.typing import FeatureMatrix, Ids
 from dasrec.vocabulary import Vocabulary, as_ids
-
-Matrix = sparse.csr_array[np.float32]
 
 
 def encode(
@@ -25,7 +23,7 @@ def encode(
     names: Sequence[str] | None,
     separator: str | None,
     side: str,
-) -> tuple[Matrix, Ids, pd.Series | None]:
+) -> tuple[FeatureMatrix, Ids, pd.Series | None]:
     """Return the numbers of a table or matrix, the names of its columns, and the ids of its rows.
 
     The parameters are those of :func:`dasrec.write_features`; ids are None for those of the
@@ -54,7 +52,7 @@ def encode(
     return matrix, np.array(columns, object), given
 
 
-def _as_matrix(values: Any) -> Matrix:
+def _as_matrix(values: Any) -> FeatureMatrix:
     try:
         matrix: Any = values if sparse.issparse(values) else np.asarray(values, np.float32)
         if matrix.ndim != 2:
@@ -76,8 +74,8 @@ def _check_names(names: Sequence[str], n: int) -> None:
         raise InputError(msg)
 
 
-def _encode_frame(frame: pd.DataFrame, separator: str | None) -> tuple[Matrix, list[str]]:
-    parts: list[Matrix] = []
+def _encode_frame(frame: pd.DataFrame, separator: str | None) -> tuple[FeatureMatrix, list[str]]:
+    parts: list[FeatureMatrix] = []
     names: list[str] = []
     for name, values in frame.reset_index(drop=True).items():
         kind = values.dtype
@@ -101,7 +99,7 @@ def _encode_frame(frame: pd.DataFrame, separator: str | None) -> tuple[Matrix, l
     return sparse.csr_array(sparse.hstack(parts, format="csr", dtype=np.float32)), names
 
 
-def _indicators(values: pd.Series, separator: str | None) -> tuple[Matrix, list[str]]:
+def _indicators(values: pd.Series, separator: str | None) -> tuple[FeatureMatrix, list[str]]:
     """Mark which of the texts that a column holds each row has, one or several."""
     n_rows = len(values)
     each = values.astype(object)
@@ -125,8 +123,8 @@ def _indicators(values: pd.Series, separator: str | None) -> tuple[Matrix, list[
 
 
 def place_rows(
-    matrix: Matrix, given: pd.Series | None, vocabulary: Vocabulary
-) -> tuple[Matrix, int]:
+    matrix: FeatureMatrix, given: pd.Series | None, vocabulary: Vocabulary
+) -> tuple[FeatureMatrix, int]:
     """Put rows where a vocabulary has their ids; return them and how many it does not know."""
     n_rows, what = len(vocabulary), vocabulary.what
     if given is None or len(given) != matrix.shape[0]:

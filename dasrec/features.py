@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from dasrec import memory, store, versions
-from dasrec.encoding import Matrix, encode, place_rows
+from dasrec.encoding import encode, place_rows
 from dasrec.errors import InputError, StoreError
 from dasrec.interactions import Interactions, open_interactions
 from dasrec.kernels.csr import cut_rows, kept_indptr, rows_of
 from dasrec.schema import CUTS, DATA, FEATURES, FORGOTTEN, INDICES, INTERACTIONS_KIND, ITEM, USER
-from dasrec.typing import Entity, Ids
+from dasrec.typing import Entity, FeatureMatrix, Floats, Ids
 from dasrec.vocabulary import IdHash, Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -70,11 +70,11 @@ class Features:
         return store.read_array(self.group_url, f"{self.name}/names")
 
     @property
-    def matrix(self) -> Matrix:
+    def matrix(self) -> FeatureMatrix:
         """All rows, in the order of the vocabulary; float32, shape (n_rows, n_features)."""
         return self.read_rows(0, self.n_rows)
 
-    def read_rows(self, start: int, stop: int) -> Matrix:
+    def read_rows(self, start: int, stop: int) -> FeatureMatrix:
         """Read rows ``start:stop`` now."""
         found = store.read_rows(self.group_url, self.name, start, stop, timed=False)
         rows = rows_of(found.indptr) + np.int32(start)
@@ -89,6 +89,14 @@ class Features:
     def blocks(self) -> Iterator[tuple[int, int]]:
         """Yield where blocks of about a million stored cells begin and end."""
         yield from pairwise(store.read_array(self.group_url, f"{self.name}/{CUTS}").tolist())
+
+
+def multiply(matrix: FeatureMatrix, weights: Floats) -> Floats:
+    """Return features times weights, float32; one thread of BLAS multiplies those mostly there."""
+    n_rows, n_features = matrix.shape
+    many = 2 * matrix.nnz > n_rows * n_features
+    product: Floats = (matrix.toarray() if many else matrix) @ weights
+    return product
 
 
 def open_features(interactions: Interactions, side: Entity) -> Features:
@@ -208,7 +216,7 @@ def _vocabulary(whole: Interactions, side: Entity) -> tuple[Vocabulary, str]:
     return whole.item_ids, whole.item_hash
 
 
-def _save(draft: store.Draft, side: Entity, matrix: Matrix, names: Ids) -> dict[str, Any]:
+def _save(draft: store.Draft, side: Entity, matrix: FeatureMatrix, names: Ids) -> dict[str, Any]:
     """Write a matrix and its names to the group of a draft, and return what to say of it."""
     name = f"{side}_{FEATURES}"
     n_rows, n_features = matrix.shape
@@ -228,7 +236,7 @@ def _save(draft: store.Draft, side: Entity, matrix: Matrix, names: Ids) -> dict[
     }
 
 
-def _hash(matrix: Matrix, names: Ids) -> str:
+def _hash(matrix: FeatureMatrix, names: Ids) -> str:
     """Hash the names, then the numbers; docs/format.md states how."""
     digest = hashlib.blake2b(Vocabulary(names, "feature").hash.encode(), digest_size=16)
     for values, kind in ((matrix.indptr, "<i8"), (matrix.indices, "<i4"), (matrix.data, "<f4")):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,9 +15,10 @@ from threadpoolctl import threadpool_limits
 
 from dasrec import blocks
 from dasrec.errors import InputError
+from dasrec.features import Features, multiply
 from dasrec.interactions import Interactions
 from dasrec.kernels.conjugate import refine_rows
-from dasrec.kernels.solve import solve_rows
+from dasrec.kernels.solve import shift_rows, solve_rows
 from dasrec.memory import block_cells, check_fits
 from dasrec.plan import room
 from dasrec.schema import ITEM_USERS, USER_ITEMS
@@ -27,10 +28,28 @@ _ROWS = 2**14  # that are multiplied at a time: the same bits whatever the numbe
 
 
 @dataclass(frozen=True)
+class Prior:
+    """Where the vectors of rows are drawn to: what their features say.
+
+    Attributes
+    ----------
+    features : Features
+    weights : float32, shape (n_features, k), in the basis in which rows are solved
+    """
+
+    features: Features
+    weights: Floats
+
+    def means(self, start: int, stop: int) -> Floats:
+        """Return features times weights of rows ``start:stop``, float32, shape (n_rows, k)."""
+        return multiply(self.features.read_rows(start, stop), self.weights)
+
+
+@dataclass(frozen=True)
 class Half:
     """What a half-sweep holds fixed, where it starts, and the objective of each row.
 
-    sum_j c_j (t_j - v_j . x)^2 + x' diag(base) x + scale (n + shift)^exponent |x|^2
+    sum_j c_j (t_j - v_j . x)^2 + x' diag(base) x + scale (n + shift)^exponent |x - prior|^2
 
     Attributes
     ----------
@@ -40,6 +59,7 @@ class Half:
     offsets : float32, shape (n_columns,), or None: explicit: what is predicted without x
     start : float32, shape (n_rows, k), not in R yet, or None: zeros
     tolerance : float or None: of conjugate gradients; None solves exactly
+    prior : Prior or None: zeros
     """
 
     vectors: Floats
@@ -51,6 +71,12 @@ class Half:
     exponent: float
     start: Floats | None = None
     tolerance: float | None = None
+    prior: Prior | None = None
+
+    def ridge(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return how strongly rows of so many cells are drawn to their prior."""
+        found: NDArray[np.float64] = self.scale * (counts + self.shift) ** self.exponent
+        return found
 
 
 @dataclass(frozen=True)
@@ -117,7 +143,7 @@ class FitPlan:
     n_tasks : int
         Blocks of both sides: the tasks of one iteration.
     factor_bytes : int
-        Both factor matrices, and what a half-sweep makes of them.
+        Both factor matrices, and what a half-sweep makes of them; features and their weights.
     cache_bytes : int
         For blocks that are kept decoded; the others are read from the store in each iteration.
     data_bytes : int
@@ -139,8 +165,19 @@ class FitPlan:
         return asdict(self)
 
 
+def feature_bytes(features: Features, factors: int) -> int:
+    """Return what features take in a fit: all of them, their weights, vectors filled up by them."""
+    stored = 16 * features.n_stored + 8 * features.n_rows
+    weights = 48 * (factors + 1) * features.n_features
+    return stored + weights + 4 * (factors + 1) * features.n_rows
+
+
 def plan_fit(
-    interactions: Interactions, *, factors: int, memory: str | int | None = None
+    interactions: Interactions,
+    *,
+    factors: int,
+    memory: str | int | None = None,
+    features: Sequence[Features] = (),
 ) -> FitPlan:
     """Foresee tasks and memory of fitting by alternating least squares; nothing is read.
 
@@ -150,6 +187,8 @@ def plan_fit(
     factors : int
     memory : bytes or text like "2GB", optional
         As :class:`dasrec.Training`; without it, what the machine has.
+    features : sequence of Features
+        Those that the model is to use.
 
     Raises
     ------
@@ -162,6 +201,7 @@ def plan_fit(
     sides = sorted([interactions.n_users, interactions.n_items])
     # of the larger side: where it starts, its blocks, and the whole; of the other also the basis
     vectors = 4 * (factors + 1) * (3 * sides[1] + 2 * sides[0])
+    vectors += sum(feature_bytes(each, factors) for each in features)
     n_stored = interactions.n_stored
     need = base + vectors + threads * (_CELL_BYTES * block_cells(n_stored) + _TASK_BYTES)
     check_fits(
@@ -195,8 +235,11 @@ def gram(vectors: Floats) -> NDArray[np.float64]:
     return total
 
 
-def rotate(vectors: Floats, rotation: Floats) -> Floats:
+def rotate(vectors: Floats, rotation: Floats | None) -> Floats:
     """Return the product of both; the same bits however many threads the machine has."""
+    if rotation is None:
+        return vectors
+    rotation = np.ascontiguousarray(rotation)
     return np.concatenate(list(_by_rows(lambda part: part @ rotation, vectors)))
 
 
@@ -246,11 +289,16 @@ def sweep_block(
     else:
         weights, targets = np.ones_like(block.data), block.data - half.offsets[block.indices]
     counts = np.diff(block.indptr).astype(np.float64)
-    ridge = half.scale * (counts + half.shift) ** half.exponent
+    ridge = half.ridge(counts)
     rows = (block.indptr, block.indices, weights, targets)
-    floor = np.finfo(np.float32).tiny
-    vectors, loss, gap = _solve(rows, half, np.maximum(ridge, floor).astype(np.float32), start)
-    penalty = float(ridge @ np.square(vectors, dtype=np.float64).sum(axis=1))
+    level = np.maximum(ridge, np.finfo(np.float32).tiny).astype(np.float32)
+    means = None
+    if half.prior is not None:
+        # rows without cells are no part of the objective, and have zeros while others are solved
+        means = half.prior.means(start, stop) * (counts > 0)[:, None].astype(np.float32)
+    vectors, loss, gap = _solve(rows, half, level, start, means)
+    away = vectors if means is None else vectors - means
+    penalty = float(ridge @ np.square(away, dtype=np.float64).sum(axis=1))
     return Swept(vectors, float(loss.sum()), penalty, float(gap.sum()))
 
 
@@ -259,10 +307,15 @@ def _solve(
     half: Half,
     ridge: Floats,
     first: int,
+    means: Floats | None,
 ) -> tuple[Floats, NDArray[np.float64], NDArray[np.float64]]:
     if half.tolerance is None:
+        centers: Any = 0
+        if means is not None:
+            centers, targets = shift_rows(rows, half.vectors, half.base, ridge, means)
+            rows = (*rows[:3], targets)
         vectors, loss = solve_rows(*rows, half.vectors, half.base, ridge)
-        return vectors, loss, np.zeros(1)
+        return vectors + centers, loss, np.zeros(1)
     if half.start is None:
         start = np.zeros((len(ridge), half.vectors.shape[1]), np.float32)
     else:
@@ -270,6 +323,6 @@ def _solve(
         if half.rotation is not None:
             start = start @ half.rotation
     found: tuple[Floats, NDArray[np.float64], NDArray[np.float64]] = refine_rows(
-        rows, half.vectors, half.base, ridge, start, half.tolerance
+        rows, half.vectors, half.base, ridge, start, half.tolerance, means
     )
     return found

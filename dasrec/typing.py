@@ -15,6 +15,9 @@ Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+FeatureMatrix = sparse.csr_array[np.float32]
+"""A row for each user or item, a column for each feature."""
+
 Ids = NDArray[Any]
 """Outside ids: int64, or str objects."""
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import xarray as xr
@@ -16,12 +16,12 @@ from dasrec.checks import check_choice, check_count, check_number, seed_of
 from dasrec.errors import InputError
 from dasrec.interactions import Interactions
 from dasrec.models.base import Model, label, label_factors
-from dasrec.schema import ITEM, ITEM_USERS, USER, USER_ITEMS
+from dasrec.priors import State, alternate, begin, check_features, features_of, fold_users
+from dasrec.schema import ITEM, USER
 from dasrec.sweeps import CACHE, Half, Swept, eigenbasis, gram, plan_fit, rotate, sweep
 from dasrec.training import Course, Record, Training
 from dasrec.typing import Floats, Rng, Side
 
-_PRECISE = 1e-8
 _FEW_FACTORS = 16  # with more of them conjugate gradients are quicker, whatever the rows
 Solver = Literal["auto", "exact", "cg"]
 
@@ -47,53 +47,46 @@ class _Alternating(Model):
         check_number(self.regularization, name="regularization", above=0)
         check_choice(self.solver, name="solver", choices=("auto", "exact", "cg"))
         check_number(self.tolerance, name="tolerance", above=0)
+        check_features(self)
 
     def _learn(self, interactions: Interactions, training: Training) -> None:
-        plan = plan_fit(interactions, factors=self.factors, memory=training.memory)
+        known, memory = features_of(self, interactions), training.memory
+        plan = plan_fit(interactions, factors=self.factors, memory=memory, features=known)
         course = Course(training, self.name, self.iterations)
         before = self.resumed(interactions, training)
         seed = int(before.seed_) if before else seed_of(self.rng)
         self.seed_ = label(np.array(seed, np.int64))
         self._prepare(interactions)
-        items = self._first_items(interactions.n_items, seed)
-        users = np.zeros((interactions.n_users, items.shape[1]), np.float32)
+        state = begin(self, interactions, self._first_items(interactions.n_items, seed), self._half)
+        priors = state.priors
         if before:
             course.restore(before.history_)
-            users, items = before._state()
-        best = self._best(training) or (users, items)
+            state = priors.resumed(before)
+        found = self._best(training)
+        best = priors.resumed(found) if found else state
         sweeps = partial(sweep, interactions, fit=files.token(), cache_bytes=plan.cache_bytes)
         try:
             for _ in course:
-                users, items, facts = self._iterate(interactions, sweeps, users, items)
-                self._keep(users, items)
+                state, facts = self._iterate(sweeps, state)
+                state.keep(self)
                 if course.record(facts, self):
-                    best = users, items
+                    best = state
         finally:
             CACHE.clear()
-        self._keep(*best)
+        best.keep(self)
         self.history_ = course.dataset()
 
-    def _best(self, training: Training) -> tuple[Floats, Floats] | None:
-        """Return the best state so far of a fit that goes on, if it has been kept."""
+    def _best(self, training: Training) -> Self | None:
+        """Open the best iteration so far of a fit that goes on, if it has been kept."""
         place = training.best_place() if training.resume else None
-        found = self.open_saved(place) if place else None
-        return found._state() if found else None
+        return self.open_saved(place) if place else None
 
-    def _iterate(
-        self, interactions: Interactions, sweeps: Callable[..., Swept], users: Floats, items: Floats
-    ) -> tuple[Floats, Floats, Record]:
-        """Solve users, then items; each comes back in the basis of what was held fixed last."""
+    def _iterate(self, sweeps: Callable[..., Swept], state: State) -> tuple[State, Record]:
         start = time.perf_counter()
-        half = self._half(items, users, interactions.n_items)
-        by_user = sweeps(USER_ITEMS, half)
-        items = half.vectors if half.rotation is not None else items
-        half = self._half(by_user.vectors, items, interactions.n_users)
-        by_item = sweeps(ITEM_USERS, half)
-        users = half.vectors if half.rotation is not None else by_user.vectors
-        facts = self._facts(replace(by_user, vectors=users), by_item)
+        state, by_user, by_item = alternate(state, sweeps, self._half)
+        facts = self._facts(by_user, by_item)
         seconds = time.perf_counter() - start
-        gap = by_user.gap + by_item.gap
-        return users, by_item.vectors, {**facts, "gap": gap, "seconds": seconds}
+        return state, {**facts, "gap": by_user.gap + by_item.gap, "seconds": seconds}
 
     def _tolerance(self) -> float | None:
         """Return what conjugate gradients are to reach, or None for direct solutions."""
@@ -156,6 +149,10 @@ class ImplicitALS(_Alternating):
         of what it is without factors. ``gap`` in the history adds up what it may be for all rows.
     rng : int, numpy.random.Generator or None
         Seed of the initial item vectors.
+    user_features, item_features : bool
+        Whether vectors are drawn to what the features in the store say; see docs/features.md.
+    feature_regularization : float, > 0
+        Strength of the regularisation of what features weigh.
 
     Attributes
     ----------
@@ -190,6 +187,9 @@ class ImplicitALS(_Alternating):
         solver: Solver = "auto",
         tolerance: float = 1e-5,
         rng: Rng = None,
+        user_features: bool = False,
+        item_features: bool = False,
+        feature_regularization: float = 1.0,
     ) -> None:
         self.factors = factors
         self.regularization = regularization
@@ -199,6 +199,9 @@ class ImplicitALS(_Alternating):
         self.solver = solver
         self.tolerance = tolerance
         self.rng = rng
+        self.user_features = user_features
+        self.item_features = item_features
+        self.feature_regularization = feature_regularization
 
     def _check(self) -> None:
         super()._check()
@@ -244,10 +247,11 @@ class ImplicitALS(_Alternating):
     def fold_in(self, interactions: Interactions) -> Floats:
         """Solve every user's vector from these interactions, items held fixed."""
         self.check_belongs(interactions)
-        half = _precise(self._half(self.item_factors_.values, None, interactions.n_items))
-        rotated = sweep(interactions, USER_ITEMS, half).vectors
-        assert half.rotation is not None
-        return _with_fallback(rotate(rotated, np.ascontiguousarray(half.rotation.T)))
+        items = self.item_factors_.values
+        # items that nobody had used take no part in what all users share
+        half = self._half(items * (self.item_shares_.values > 0)[:, None], None, len(items))
+        half = replace(half, vectors=rotate(items, half.rotation))
+        return _with_fallback(fold_users(self, interactions, half))
 
 
 class ALS(_Alternating):
@@ -266,17 +270,10 @@ class ALS(_Alternating):
     factors : int
         Length of the latent vectors.
     regularization : float, > 0
-    iterations : int
     biases : bool
         Whether users and items have biases; the mean is there anyway.
-    solver : {"auto", "exact", "cg"}
-        How rows are solved: directly, or by conjugate gradients; "auto" takes the former up to 16
-        factors.
-    tolerance : float, > 0
-        Of conjugate gradients: what the objective of a row may be above its least value, in terms
-        of what it is without factors. ``gap`` in the history adds up what it may be for all rows.
-    rng : int, numpy.random.Generator or None
-        Seed of the initial item vectors.
+    iterations, solver, tolerance, rng, user_features, item_features, feature_regularization
+        As :class:`ImplicitALS`.
 
     Attributes
     ----------
@@ -296,7 +293,7 @@ class ALS(_Alternating):
     user_factors_: xr.DataArray
     item_factors_: xr.DataArray
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that can be tuned
         self,
         *,
         factors: int = 32,
@@ -306,6 +303,9 @@ class ALS(_Alternating):
         solver: Solver = "auto",
         tolerance: float = 1e-5,
         rng: Rng = None,
+        user_features: bool = False,
+        item_features: bool = False,
+        feature_regularization: float = 1.0,
     ) -> None:
         self.factors = factors
         self.regularization = regularization
@@ -314,6 +314,9 @@ class ALS(_Alternating):
         self.solver = solver
         self.tolerance = tolerance
         self.rng = rng
+        self.user_features = user_features
+        self.item_features = item_features
+        self.feature_regularization = feature_regularization
 
     def _check(self) -> None:
         super()._check()
@@ -372,8 +375,8 @@ class ALS(_Alternating):
         """Solve every user's vector and bias from these interactions, items held fixed."""
         self.check_belongs(interactions)
         items = np.column_stack([self.item_factors_.values, self.item_biases_.values])
-        half = _precise(self._half(items, None, interactions.n_items))
-        return self._with_mean(sweep(interactions, USER_ITEMS, half).vectors)
+        half = self._half(items, None, interactions.n_items)
+        return self._with_mean(fold_users(self, interactions, half))
 
     def _with_mean(self, users: Floats) -> Floats:
         biases = users[:, -1:] + self.mean_.values
@@ -382,11 +385,6 @@ class ALS(_Alternating):
     def _item_vectors(self) -> Floats:
         biases = self.item_biases_.values[:, None]
         return np.column_stack([self.item_factors_.values, np.ones_like(biases), biases])
-
-
-def _precise(half: Half) -> Half:
-    """Solve as exactly as float32 goes: no later sweep mends what is left undone."""
-    return half if half.tolerance is None else replace(half, tolerance=_PRECISE)
 
 
 def _with_fallback(users: Floats) -> Floats:
