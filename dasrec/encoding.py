@@ -54,16 +54,16 @@ def encode(
 
 def _as_matrix(values: Any) -> FeatureMatrix:
     try:
-        matrix: Any = values if sparse.issparse(values) else np.asarray(values, np.float32)
-        if matrix.ndim != 2:
-            msg = f"features have shape {matrix.shape}; expected two dimensions"
-            raise InputError(msg)
-        return sparse.csr_array(matrix, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            matrix: Any = values if sparse.issparse(values) else np.asarray(values, np.float32)
+            found = matrix if matrix.ndim != 2 else sparse.csr_array(matrix, dtype=np.float32)
     except (TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         msg = f"features are {type(values).__name__} ({error}); expected a table or a matrix"
         raise InputError(msg) from error
+    if matrix.ndim != 2:
+        msg = f"features have shape {matrix.shape}; expected two dimensions"
+        raise InputError(msg)
+    return found
 
 
 def _check_names(names: Sequence[str], n: int) -> None:
@@ -80,7 +80,8 @@ def _encode_frame(frame: pd.DataFrame, separator: str | None) -> tuple[FeatureMa
     for name, values in frame.reset_index(drop=True).items():
         kind = values.dtype
         if pd.api.types.is_numeric_dtype(kind):
-            found = values.to_numpy(np.float64, na_value=np.nan).astype(np.float32)
+            with np.errstate(over="ignore"):  # what does not fit is refused below
+                found = values.to_numpy(np.float64, na_value=np.nan).astype(np.float32)
             if not np.isfinite(found).all():
                 n_odd = int((~np.isfinite(found)).sum())
                 msg = (
@@ -151,7 +152,7 @@ def _numbers(given: pd.Series, vocabulary: Vocabulary) -> Any:
     column = canonical_ids(given, "int64" if whole else "string", name=name, where="the table")
     twice = column[column.duplicated()]
     if column.isna().any() or len(twice):
-        why = "is missing in a row" if column.isna().any() else f"has {twice.iloc[0]!r} twice"
+        why = "is missing in a row" if column.isna().any() else f"has {twice.tolist()[0]!r} twice"
         msg = f"{name!r} {why}; expected each {vocabulary.what} once"
         raise InputError(msg)
     numbers = vocabulary.find(column.to_numpy(np.int64 if whole else object))

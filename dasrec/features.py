@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dasrec import memory, store, versions
+from dasrec import files, memory, store, versions
 from dasrec.encoding import encode, place_rows
 from dasrec.errors import InputError, StoreError
 from dasrec.interactions import Interactions, open_interactions
@@ -124,7 +124,7 @@ def _features(
     known = {name: fact[name] for name in ("n_features", "n_stored", "n_unknown", "hash")}
     return Features(
         side,
-        f"{interactions.url}/{fact['group']}",
+        files.join(interactions.url, fact["group"]),
         interactions.n_users if side == USER else interactions.n_items,
         **known,
         forgotten=tuple(forgotten) if side == USER else (),

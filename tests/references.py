@@ -270,3 +270,13 @@ def rows_as_sets(matrix: sparse.csr_array[Any]) -> list[set[int]]:
         set(matrix.indices[a:b].tolist())
         for a, b in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True)
     ]
+
+
+# -- features --------------------------------------------------------------------------------------
+
+
+def marks(texts: Sequence[Sequence[str] | None]) -> tuple[list[str], list[list[int]]]:
+    """Return the texts that occur, ascending, and which of them each row has."""
+    rows = [{each.strip() for each in row or ()} - {""} for row in texts]
+    names = sorted(set().union(*rows))
+    return names, [[int(name in row) for name in names] for row in rows]

@@ -10,7 +10,7 @@ import click
 
 import dasrec
 from dasrec import cluster
-from dasrec.cli import models, start, stores
+from dasrec.cli import features, models, start, stores
 from dasrec.cli.options import WHEN_STOPPED
 from dasrec.errors import DasrecError
 
@@ -61,6 +61,7 @@ for command in (
     start.demo_command,
     stores.ingest_command,
     stores.plan_command,
+    features.features_command,
     stores.info_command,
     stores.compact_command,
     stores.forget_command,

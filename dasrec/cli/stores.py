@@ -24,6 +24,7 @@ from dasrec.cli.options import (
 from dasrec.console import show, show_audit, show_facts
 from dasrec.errors import InputError, StoreError
 from dasrec.memory import gigabytes
+from dasrec.typing import Entity
 
 _column = partial(section_option, "Columns of the log", metavar="COL")
 _choice = partial(section_option, "Columns of the log", show_default=True)
@@ -178,9 +179,18 @@ _FIT_FACTS = {
 @plan_command.command("fit")
 @click.argument("store")
 @click.option("--factors", type=int, required=True, metavar="K", help="Length of the vectors.")
+@click.option("--user-features", is_flag=True, help="With features of users.")
+@click.option("--item-features", is_flag=True, help="With features of items.")
 @memory_option
 @as_json_option
-def plan_fit_command(store: str, factors: int, memory: str | None, as_json: bool) -> None:
+def plan_fit_command(
+    store: str,
+    factors: int,
+    user_features: bool,
+    item_features: bool,
+    memory: str | None,
+    as_json: bool,
+) -> None:
     """Say how many tasks and bytes fitting ALS or implicit ALS takes, and its peak of memory.
 
     \b
@@ -188,7 +198,11 @@ def plan_fit_command(store: str, factors: int, memory: str | None, as_json: bool
     """
     check_count(factors, name="factors")
     interactions = dasrec.open_interactions(store)
-    record = dasrec.plan_fit(interactions, factors=factors, memory=memory).as_record()
+    wanted: list[tuple[Entity, bool]] = [("user", user_features), ("item", item_features)]
+    features = [dasrec.open_features(interactions, side) for side, given in wanted if given]
+    record = dasrec.plan_fit(
+        interactions, factors=factors, memory=memory, features=features
+    ).as_record()
     facts = _readable(record)
     words = {word: facts[key] for key, word in _FIT_FACTS.items()}
     show(record, as_json=as_json, human=lambda: show_facts("Plan", words))
