@@ -12,7 +12,7 @@ from scipy import sparse
 from dasrec.checks import check_columns
 from dasrec.errors import InputError
 from dasrec.ids import canonical_ids
-from dasrec.typing import FeatureMatrix, Ids
+from dasrec.typing import FeatureMatrix, Ids, Longs, Unknown
 from dasrec.vocabulary import Vocabulary, as_ids
 
 
@@ -123,30 +123,39 @@ def _indicators(values: pd.Series, separator: str | None) -> tuple[FeatureMatrix
     return matrix, list(levels)
 
 
-def place_rows(
-    matrix: FeatureMatrix, given: pd.Series | None, vocabulary: Vocabulary
-) -> tuple[FeatureMatrix, int]:
-    """Put rows where a vocabulary has their ids; return them and how many it does not know."""
-    n_rows, what = len(vocabulary), vocabulary.what
-    if given is None or len(given) != matrix.shape[0]:
-        if given is not None or matrix.shape[0] != n_rows:
-            others = f"the store has {n_rows} {what}s" if given is None else f"{len(given)} ids"
-            msg = f"features have {matrix.shape[0]} rows, and {others}; expected one row each"
+def find_rows(
+    n_rows: int, given: pd.Series | None, vocabulary: Vocabulary, unknown: Unknown
+) -> tuple[Longs, Ids]:
+    """Return which row of the vocabulary each row is of, -1 for none; and the ids to add to it.
+
+    The parameters are those of :func:`encode` and of :func:`dasrec.write_features`.
+    """
+    nothing = np.empty(0, vocabulary.dtype)
+    if given is None or len(given) != n_rows:
+        if given is not None or n_rows != len(vocabulary):
+            what = vocabulary.what
+            others = (
+                f"the store has {len(vocabulary)} {what}s" if given is None else f"{len(given)} ids"
+            )
+            msg = f"features have {n_rows} rows, and {others}; expected one row each"
             raise InputError(msg)
-        numbers = np.arange(n_rows)
-    else:
-        numbers = _numbers(given, vocabulary).astype(np.int64)
-    cells = matrix.tocoo()
-    rows = numbers[cells.row]
-    keep = (rows >= 0) & (cells.data != 0)
-    shape = (n_rows, matrix.shape[1])
-    found = sparse.csr_array((cells.data[keep], (rows[keep], cells.col[keep])), shape=shape)
-    found.sort_indices()
-    return found, int((numbers < 0).sum())
+        return np.arange(n_rows), nothing
+    ids = _checked(given, vocabulary)
+    if unknown == "error":
+        return vocabulary.numbers(ids).astype(np.int64), nothing
+    numbers = vocabulary.find(ids).astype(np.int64)
+    new = np.flatnonzero(numbers < 0)
+    if unknown == "add":
+        order = new[np.argsort(ids[new])]
+        numbers[order] = len(vocabulary) + np.arange(len(order))
+        return numbers, ids[order]
+    if len(new) == len(ids):
+        vocabulary.numbers(ids)  # which says that none is known
+    return numbers, nothing
 
 
-def _numbers(given: pd.Series, vocabulary: Vocabulary) -> Any:
-    """Find each id once; -1 for those that are not known."""
+def _checked(given: pd.Series, vocabulary: Vocabulary) -> Ids:
+    """Return ids as the vocabulary has them, each once."""
     whole = vocabulary.dtype == np.int64
     name = f"{vocabulary.what}_id" if given.name is None else str(given.name)
     column = canonical_ids(given, "int64" if whole else "string", name=name, where="the table")
@@ -155,10 +164,15 @@ def _numbers(given: pd.Series, vocabulary: Vocabulary) -> Any:
         why = "is missing in a row" if column.isna().any() else f"has {twice.tolist()[0]!r} twice"
         msg = f"{name!r} {why}; expected each {vocabulary.what} once"
         raise InputError(msg)
-    numbers = vocabulary.find(column.to_numpy(np.int64 if whole else object))
-    if (numbers < 0).all():
-        some = column.iloc[:3].tolist()
-        like = vocabulary.ids_of(np.arange(min(1, len(vocabulary)))).tolist()
-        msg = f"the store knows none of these {vocabulary.what}s: {some}; expected ids like {like}"
-        raise InputError(msg)
-    return numbers
+    return column.to_numpy(np.int64 if whole else object)
+
+
+def place_rows(matrix: FeatureMatrix, numbers: Longs, n_rows: int) -> FeatureMatrix:
+    """Put each row where its number says, and leave out those of -1 and all zeros."""
+    cells = matrix.tocoo()
+    rows = numbers[cells.row]
+    keep = (rows >= 0) & (cells.data != 0)
+    shape = (n_rows, matrix.shape[1])
+    found = sparse.csr_array((cells.data[keep], (rows[keep], cells.col[keep])), shape=shape)
+    found.sort_indices()
+    return found

@@ -7,18 +7,30 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
 
 from dasrec import files, memory, store, versions
-from dasrec.encoding import encode, place_rows
+from dasrec.checks import check_choice
+from dasrec.encoding import encode, find_rows, place_rows
 from dasrec.errors import InputError, StoreError
 from dasrec.interactions import Interactions, open_interactions
-from dasrec.kernels.csr import cut_rows, kept_indptr, rows_of
-from dasrec.schema import CUTS, DATA, FEATURES, FORGOTTEN, INDICES, INTERACTIONS_KIND, ITEM, USER
-from dasrec.typing import Entity, FeatureMatrix, Floats, Ids
+from dasrec.kernels.csr import cut_rows, indptr_of, kept_indptr, rows_of
+from dasrec.schema import (
+    CUTS,
+    DATA,
+    FEATURES,
+    FORGOTTEN,
+    INDICES,
+    INTERACTIONS_KIND,
+    ITEM,
+    ITEM_USERS,
+    USER,
+    USER_ITEMS,
+)
+from dasrec.typing import Entity, FeatureMatrix, Floats, Ids, Unknown
 from dasrec.vocabulary import IdHash, Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -139,6 +151,7 @@ def write_features(
     ids: str | Ids | None = None,
     names: Sequence[str] | None = None,
     separator: str | None = "|",
+    unknown: Unknown = "skip",
 ) -> Interactions:
     """Write what is known of users or items into their store, eagerly: a new version of it.
 
@@ -161,6 +174,10 @@ def write_features(
         Of a matrix's columns; by default their numbers.
     separator : str or None
         What stands between several values in one text.
+    unknown : {"skip", "add", "error"}
+        What becomes of rows whose ids the store does not know: they are left out, and a warning
+        says how many, as ``n_unknown`` of :func:`open_features` does; or their ids come after those
+        that are there, as users or items without interactions; or they are an error.
 
     Returns
     -------
@@ -171,8 +188,7 @@ def write_features(
     ------
     InputError
         Ids are missing, stand twice, or are all unknown to the store; numbers are missing or not
-        finite; a column is neither numbers nor texts. Rows with unknown ids are left out; a warning
-        says how many, and so does ``n_unknown`` of :func:`open_features`.
+        finite; a column is neither numbers nor texts.
     StoreError
         There is no store, or another writer has made a version meanwhile.
     DiskError
@@ -186,8 +202,9 @@ def write_features(
     pointer = versions.read_pointer(whole.url, INTERACTIONS_KIND, whole.version)
     vocabulary, ids_hash = _vocabulary(whole, side)
     matrix, columns, given = encode(table, ids=ids, names=names, separator=separator, side=side)
-    placed, n_unknown = place_rows(matrix, given, vocabulary)
-    if n_unknown:
+    check_choice(unknown, name="unknown", choices=("skip", "add", "error"))
+    numbers, new = find_rows(matrix.shape[0], given, vocabulary, unknown)
+    if n_unknown := int((numbers < 0).sum()):
         logger.warning(
             "%d of %d rows are of %ss that %s does not know, and are left out",
             n_unknown,
@@ -197,10 +214,12 @@ def write_features(
         )
     draft = store.Draft(whole.url, INTERACTIONS_KIND, base=pointer)
     try:
-        fact = _save(draft, side, placed, columns)
-        fact |= {"ids_hash": ids_hash, "n_unknown": n_unknown}
+        grown = _add_ids(draft, whole, side, new) if len(new) else {}
+        placed = place_rows(matrix, numbers, len(vocabulary) + len(new))
+        fact = _save(draft, side, placed, columns) | {"n_unknown": n_unknown}
+        fact["ids_hash"] = grown.get(f"{side}_hash", ids_hash)
         features = {**pointer.facts.get(FEATURES, {}), side: fact}
-        draft.commit({**pointer.facts, FEATURES: features}, beside=True)
+        draft.commit({**pointer.facts, **grown, FEATURES: features}, beside=not grown)
     except BaseException:
         draft.abandon()
         raise
@@ -214,6 +233,28 @@ def _vocabulary(whole: Interactions, side: Entity) -> tuple[Vocabulary, str]:
     if side == USER:
         return whole.user_ids, whole.user_hash
     return whole.item_ids, whole.item_hash
+
+
+def _add_ids(
+    draft: store.Draft, whole: Interactions, side: Entity, new: Ids
+) -> dict[str, int | str]:
+    """Write a group without interactions to a draft, whose vocabulary has the ids that are new."""
+    size = {USER: whole.n_users, ITEM: whole.n_items}
+    size[side] += len(new)
+    shape, counts = (size[USER], size[ITEM]), whole.stored_counts(size[USER], size[ITEM])
+    for n_rows, n_columns, name, total, vocabulary in (
+        (*shape, USER_ITEMS, counts[0], whole.user_ids),
+        (*shape[::-1], ITEM_USERS, counts[1], whole.item_ids),
+    ):
+        timed = whole.has_timestamps
+        draft.create_matrix(name, shape=(n_rows, n_columns), n_stored=0, timed=timed)
+        cuts = cut_rows(indptr_of(total), memory.block_cells(int(total.sum())))
+        draft.write_index(name, np.zeros(n_rows + 1, np.int64), cuts)
+        ids = new if vocabulary.what == side else new[:0].astype(vocabulary.dtype)
+        draft.write_ids(f"{vocabulary.what}_ids", ids, start=0, n=len(ids))
+    vocabulary = _vocabulary(whole, side)[0]
+    ids_hash = _hash_ids(chain(vocabulary.pieces(), [new]), size[side], vocabulary.dtype)
+    return {"n_users": size[USER], "n_items": size[ITEM], f"{side}_hash": ids_hash}
 
 
 def _save(draft: store.Draft, side: Entity, matrix: FeatureMatrix, names: Ids) -> dict[str, Any]:

@@ -25,6 +25,7 @@ Side = Literal["user_items", "item_users"]
 """An orientation of the matrix: rows are users, or rows are items."""
 
 Entity = Literal["user", "item"]
+Unknown = Literal["skip", "add", "error"]
 
 Dedupe = Literal["last", "first", "sum", "max", "mean", "error"]
 BadRows = Literal["error", "drop"]

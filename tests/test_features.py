@@ -167,6 +167,39 @@ def test_unknown_ids_are_counted_and_told(
     assert found.matrix.toarray().ravel().tolist() == [1, 2, 0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("kind", [int, str])
+@pytest.mark.parametrize("timed", [True, False])
+def test_unknown_ids_become_items_without_interactions(
+    tmp_path: Path, kind: type, timed: bool
+) -> None:
+    log = pd.DataFrame({"u": some_ids(N_USERS, kind), "i": some_ids(N_USERS, kind), "t": 1})
+    events = dasrec.read_events(log, user="u", item="i", timestamp="t" if timed else None)
+    data = dasrec.write_interactions(events, tmp_path / "data")
+    new = some_ids(N_ITEMS, kind)[N_USERS:]
+    table = pd.DataFrame({"item_id": [*new[::-1], data.item_ids.ids[2]], "x": [4.0, 3, 2, 1]})
+    grown = dasrec.write_features(data.url, "item", table, unknown="add")
+    assert (grown.n_users, grown.n_items, grown.n_stored) == (N_USERS, N_ITEMS, N_USERS)
+    assert grown.item_ids.ids.tolist() == [*data.item_ids.ids.tolist(), *new.tolist()]
+    assert grown.item_ids.hash == grown.item_hash != data.item_hash
+    assert grown.user_hash == data.user_hash == grown.user_ids.hash
+    assert dense(grown, "item").ravel().tolist() == [0, 0, 1, 0, 0, 0, 2, 3, 4]
+    assert dasrec.open_features(grown, "item").n_unknown == 0
+    assert np.array_equal(grown.to_scipy().toarray()[:, :N_USERS], data.to_scipy().toarray())
+    assert grown.counts("item_users").tolist() == [1] * N_USERS + [0] * 3
+    assert grown.cuts("item_users")[-1] == N_ITEMS
+    assert dasrec.verify(data.url) == []
+    again = dasrec.append_interactions(
+        dasrec.read_events(
+            log.assign(i=new[1]), user="u", item="i", timestamp="t" if timed else None
+        ),
+        data.url,
+    )
+    assert again.counts("item_users").tolist()[N_USERS:] == [0, N_USERS, 0]
+    compacted = dasrec.compact(data.url)
+    assert dense(compacted, "item").ravel().tolist() == [0, 0, 1, 0, 0, 0, 2, 3, 4]
+    assert dasrec.verify(data.url) == []
+
+
 def frame(**columns: Any) -> pd.DataFrame:
     return pd.DataFrame({"item_id": some_ids(2, int), **columns})
 
@@ -183,7 +216,13 @@ def frame(**columns: Any) -> pd.DataFrame:
         (frame(x=[1, 2]), {"names": ["x"]}, "a table has names and ids of its own"),
         (pd.DataFrame({"item_id": [-9, -9], "x": [1, 2]}), {}, "'item_id' has -9 twice"),
         (pd.DataFrame({"item_id": [-9, None], "x": [1, 2]}), {}, "'item_id' is missing in a row"),
-        (pd.DataFrame({"item_id": [4711], "x": [1]}), {}, "knows none of these items: .4711.; exp"),
+        (pd.DataFrame({"item_id": [4711], "x": [1]}), {}, "1 of 1 item ids are not in the voc"),
+        (
+            pd.DataFrame({"item_id": [-9, 4711], "x": [1, 2]}),
+            {"unknown": "error"},
+            "1 of 2 item ids are not in the vocabulary: 4711; expected ids like",
+        ),
+        (frame(x=[1, 2]), {"unknown": "warn"}, "unknown is 'warn'; expected one of: skip, add, e"),
         (pd.DataFrame({"item_id": ["a"], "x": [1]}), {}, "ids of 'item_id' are not all integers"),
         (np.ones((3, 2)), {}, "features have 3 rows, and the store has 9 items"),
         (np.ones((3, 2)), {"ids": [-9]}, "features have 3 rows, and 1 ids; expected one row each"),

@@ -12,7 +12,7 @@ from dasrec import files
 from dasrec.cli.options import as_json_option
 from dasrec.console import show, show_facts
 from dasrec.errors import InputError
-from dasrec.typing import Entity
+from dasrec.typing import Entity, Unknown
 
 
 @click.command("features")
@@ -26,6 +26,13 @@ from dasrec.typing import Entity
     show_default=True,
     help="What stands between several values in one text.",
 )
+@click.option(
+    "--unknown",
+    type=click.Choice(["skip", "add", "error"]),
+    default="skip",
+    show_default=True,
+    help="What becomes of ids that the store does not know.",
+)
 @as_json_option
 def features_command(
     store: str,
@@ -33,6 +40,7 @@ def features_command(
     item_table: str | None,
     column: str | None,
     separator: str,
+    unknown: Unknown,
     as_json: bool,
 ) -> None:
     """Write features of users or items into a store, for fit --user-features or --item-features.
@@ -47,7 +55,7 @@ def features_command(
     column = column or f"{side}_id"
     table = _read(str(user_table or item_table), column)
     interactions = dasrec.write_features(
-        store, side, table, ids=column, separator=separator or None
+        store, side, table, ids=column, separator=separator or None, unknown=unknown
     )
     found = dasrec.open_features(interactions, side)
     record: dict[str, Any] = {
