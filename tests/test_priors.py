@@ -26,6 +26,7 @@ from dasrec.schema import FACTOR
 from dasrec.testing import N_GROUPS, N_ITEMS, N_USERS, ModelSuite, planted_matrix, planted_ratings
 from dasrec.typing import Ids, Rng
 from tests import references_models as references
+from tests.snippets import run_page
 
 BOTH = pytest.mark.parametrize("kind", [ALS, ImplicitALS])
 SOLVERS = pytest.mark.parametrize("solver", ["exact", "cg"])
@@ -377,6 +378,20 @@ def test_a_fit_without_features_forgets_those_before(data: Interactions, kind: K
     model = make(kind).fit(data)
     model.set_params(user_features=False, item_features=False).fit(data)
     assert not [name for name in vars(model) if "_feature_" in name]
+
+
+def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    dasrec.interactions_from_scipy(planted_matrix(), "my-store")
+    names = run_page("features.md")
+    found = names["model"]
+    assert found.item_feature_weights_["item_feature"].values.tolist() == [
+        "genre=crime",
+        "genre=drama",
+        "genre=war",
+    ]
+    assert found.score([5], [4711]) != 0
+    assert dasrec.open_interactions("my-store").n_items == N_ITEMS + 1
 
 
 def test_biases_that_are_off_stay_off(explicit_data: Interactions) -> None:
