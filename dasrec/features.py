@@ -119,15 +119,24 @@ def open_features(interactions: Interactions, side: Entity) -> Features:
     InputError
         There are none.
     """
-    facts = versions.read_pointer(interactions.url, INTERACTIONS_KIND, interactions.version).facts
-    found = facts.get(FEATURES, {}).get(side)
+    found = known_features(interactions).get(side)
     if found is None:
         msg = (
             f"version {interactions.version} of {interactions.url} has no features of {side}s; "
             "write them with write_features (dasrec features) and open it again"
         )
         raise InputError(msg)
-    return _features(interactions, side, found, facts.get(FORGOTTEN, ()))
+    return found
+
+
+def known_features(interactions: Interactions) -> dict[Entity, Features]:
+    """Return what features a version has of users and of items, by side."""
+    facts = versions.read_pointer(interactions.url, INTERACTIONS_KIND, interactions.version).facts
+    forgotten = facts.get(FORGOTTEN, ())
+    return {
+        side: _features(interactions, side, fact, forgotten)
+        for side, fact in facts.get(FEATURES, {}).items()
+    }
 
 
 def _features(
@@ -292,13 +301,11 @@ def rewrite(
 
     ``ids`` are those that it will have. Rows of forgotten users are empty.
     """
-    facts = versions.read_pointer(whole.url, INTERACTIONS_KIND, whole.version).facts
     found = {}
-    for side, before in facts.get(FEATURES, {}).items():
-        features = _features(whole, side, before, facts.get(FORGOTTEN, ()))
+    for side, features in known_features(whole).items():
         fact = _save(draft, side, features.matrix, features.names)
         ids_hash = _hash_ids(ids[side], features.n_rows, _vocabulary(whole, side)[0].dtype)
-        found[side] = fact | {"ids_hash": ids_hash, "n_unknown": before["n_unknown"]}
+        found[side] = fact | {"ids_hash": ids_hash, "n_unknown": features.n_unknown}
     return {FEATURES: found} if found else {}
 
 

@@ -310,12 +310,12 @@ def _solve(
     means: Floats | None,
 ) -> tuple[Floats, NDArray[np.float64], NDArray[np.float64]]:
     if half.tolerance is None:
-        centers: Any = 0
+        centers = None
         if means is not None:
             centers, targets = shift_rows(rows, half.vectors, half.base, ridge, means)
             rows = (*rows[:3], targets)
         vectors, loss = solve_rows(*rows, half.vectors, half.base, ridge)
-        return vectors + centers, loss, np.zeros(1)
+        return vectors if centers is None else vectors + centers, loss, np.zeros(1)
     if half.start is None:
         start = np.zeros((len(ridge), half.vectors.shape[1]), np.float32)
     else:

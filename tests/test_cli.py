@@ -203,6 +203,7 @@ def test_features_are_written_and_fitted(described: Path, suffix: str) -> None:
     assert (found["n_rows"], found["n_unknown"]) == (60, 1)
     names = dasrec.open_features(dasrec.open_interactions(store), "item").names.tolist()
     assert names == ["genre=a", "genre=b", "genre=c", "year"]
+    assert good("info", store)["features"] == {"item": 4}
     assert "features" in run("features", store, "--item", table, "--id", "movie").output
     record = good(
         *("fit", store, described / "m", *ALS, "--iterations", 2),

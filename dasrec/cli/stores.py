@@ -23,6 +23,7 @@ from dasrec.cli.options import (
 )
 from dasrec.console import show, show_audit, show_facts
 from dasrec.errors import InputError, StoreError
+from dasrec.features import known_features
 from dasrec.memory import gigabytes
 from dasrec.typing import Entity
 
@@ -289,6 +290,7 @@ def _key(path: str | None, variable: str | None) -> bytes | None:
 
 def _store_record(interactions: dasrec.Interactions) -> dict[str, Any]:
     audit = interactions.audit.to_dataframe().reset_index()
+    known = known_features(interactions)
     return {
         "store": interactions.url,
         "version": interactions.version,
@@ -296,6 +298,7 @@ def _store_record(interactions: dasrec.Interactions) -> dict[str, Any]:
         "n_items": interactions.n_items,
         "n_interactions": interactions.n_stored,
         "has_timestamps": interactions.has_timestamps,
+        "features": {side: each.n_features for side, each in known.items()},
         "audit": audit.to_dict("records"),
     }
 
