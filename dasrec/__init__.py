@@ -13,6 +13,7 @@ from dasrec.errors import (
 )
 from dasrec.evaluate import evaluate, evaluate_users, holdout
 from dasrec.events import Events, read_events
+from dasrec.features import Features, open_features, write_features
 from dasrec.ingest import append_interactions, interactions_from_scipy, write_interactions
 from dasrec.interactions import Interactions, open_interactions
 from dasrec.interop import (
@@ -60,6 +61,7 @@ __all__ = [
     "DataUnavailableError",
     "DiskError",
     "Events",
+    "Features",
     "ImplicitALS",
     "InputError",
     "Interactions",
@@ -89,6 +91,7 @@ __all__ = [
     "interactions_from_table",
     "keep_ids",
     "load_model",
+    "open_features",
     "open_interactions",
     "parse_split",
     "plan_fit",
@@ -109,5 +112,6 @@ __all__ = [
     "to_coo",
     "verify",
     "within",
+    "write_features",
     "write_interactions",
 ]

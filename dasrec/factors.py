@@ -164,9 +164,11 @@ def gram(vectors: Vectors) -> NDArray[np.float64]:
     return total
 
 
-def rotate(vectors: Vectors, rotation: Floats) -> Vectors:
+def rotate(vectors: Vectors, rotation: Floats | None) -> Vectors:
     """Return the product of both; the same bits however many threads the machine has."""
-    return map_rows(np.matmul, vectors, rotation)
+    if rotation is None:
+        return vectors
+    return map_rows(np.matmul, vectors, np.ascontiguousarray(rotation))
 
 
 def eigenbasis(vectors: Vectors) -> tuple[NDArray[np.float64], Floats]:

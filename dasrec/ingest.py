@@ -29,6 +29,8 @@ from dasrec.numbering import merge_ids
 from dasrec.plan import allowed_tasks, check_held
 from dasrec.scan import judge, scan_log
 from dasrec.schema import (
+    FEATURES,
+    FORGOTTEN,
     INTERACTIONS_KIND,
     ITEM,
     ITEM_IDS,
@@ -281,6 +283,7 @@ def write_groups(
     known = (base.user_ids, base.item_ids) if base else (None, None)
     draft.commit(
         {
+            **_kept_facts(draft),
             "n_users": n_users,
             "n_items": n_items,
             "n_stored": sum(block.n_cells for block in found) + (base.n_stored if base else 0),
@@ -290,6 +293,12 @@ def write_groups(
             **facts,
         }
     )
+
+
+def _kept_facts(draft: store.Draft) -> dict[str, Any]:
+    """Return what stays true of a version when more comes after it."""
+    before = draft.base.facts if draft.base else {}
+    return {name: before[name] for name in (FEATURES, FORGOTTEN) if name in before}
 
 
 def _write_ids(

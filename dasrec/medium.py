@@ -6,12 +6,13 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from dasrec import blocks, files
 from dasrec.errors import BudgetError, InputError
+from dasrec.features import Features
 from dasrec.interactions import Interactions
 from dasrec.journal import resuming
 from dasrec.memory import block_cells, check_fits, gigabytes
@@ -106,7 +107,7 @@ class FitPlan:
         Where factors are: all in memory; in files, of which a process reads one side as a whole; or
         in files, of which a task reads what its cells need.
     factor_bytes : int
-        What a process holds of factors, and what a half-sweep makes of them.
+        What a process holds of factors and features, and what a half-sweep makes of them.
     cells_at_once : int
         Whose factors a task holds: those of a block, or of a part of one.
     cache_bytes : int
@@ -138,6 +139,7 @@ def plan_fit(
     factors: int,
     memory: str | int | None = None,
     checkpoint: bool = False,
+    features: Sequence[Features] = (),
 ) -> FitPlan:
     """Foresee tasks and memory of fitting by alternating least squares; no block is read.
 
@@ -149,6 +151,8 @@ def plan_fit(
         As :class:`dasrec.Training`; without it, what the machine has.
     checkpoint : bool
         Whether the fit is to have one: factors that do not fit in memory lie in files beside it.
+    features : sequence of Features
+        Those that the model is to use; with them all factors are held in memory.
 
     Raises
     ------
@@ -164,16 +168,19 @@ def plan_fit(
     base += threads * (_CELL_BYTES * block_cells(n_stored) + _TASK_BYTES)
     factors_in: FactorsIn = "memory"
     held, cells = _factor_bytes(interactions, factors), block_cells(n_stored)
-    if checkpoint and base + held > limit:
+    held += sum(_feature_bytes(each, factors) for each in features)
+    if checkpoint and not features and base + held > limit:
         factors_in, held, cells = _in_files(interactions, factors, limit - base, threads)
     need = base + held
     remedy = "use fewer factors, or drop rare users and items with min_user and min_item"
+    if not checkpoint and not features:
+        remedy = f"pass checkpoint=, so that they lie in files, {remedy}"
     check_fits(
         need,
         limit=limit,
         what=f"fitting {factors} factors of {interactions.n_users:,} users "
         f"and {interactions.n_items:,} items",
-        remedy=remedy if checkpoint else f"pass checkpoint=, so that they lie in files, {remedy}",
+        remedy=remedy,
     )
     n_tasks = sum(len(interactions.cuts(side)) - 1 for side in (USER_ITEMS, ITEM_USERS))
     data = 16 * n_stored + 8 * (sum(sides) + n_tasks)
@@ -200,6 +207,13 @@ def _factor_bytes(interactions: Interactions, factors: int) -> int:
     return 4 * (factors + 1) * (3 * larger + 2 * smaller)
 
 
+def _feature_bytes(features: Features, factors: int) -> int:
+    """Return what features take in a fit: all of them, their weights, vectors filled up by them."""
+    stored = 16 * features.n_stored + 8 * features.n_rows
+    weights = 48 * (factors + 1) * features.n_features
+    return stored + weights + 4 * (factors + 1) * features.n_rows
+
+
 def _in_files(
     interactions: Interactions, factors: int, room: int, threads: int
 ) -> tuple[FactorsIn, int, int]:
@@ -224,6 +238,7 @@ def opened_medium(
     factors: int,
     memory: str | int | None,
     checkpoint: str | os.PathLike[str] | None,
+    features: Sequence[Features],
     monitored: bool,
 ) -> Iterator[Medium]:
     """Plan a fit and give the medium of its factors, which goes when it ends.
@@ -238,7 +253,13 @@ def opened_medium(
     InputError
         They do not fit in memory, and not all workers reach the checkpoint.
     """
-    plan = plan_fit(interactions, factors=factors, memory=memory, checkpoint=bool(checkpoint))
+    plan = plan_fit(
+        interactions,
+        factors=factors,
+        memory=memory,
+        checkpoint=bool(checkpoint),
+        features=features,
+    )
     in_memory = plan.factors_in == "memory"
     if monitored and not in_memory:
         msg = (
@@ -249,7 +270,8 @@ def opened_medium(
     medium = Medium(files.token(), plan.cache_bytes)
     with contextlib.ExitStack() as stack:
         stack.callback(CACHE.clear)
-        if checkpoint and not (in_memory and blocks.active_client() is None):
+        on_cluster = blocks.active_client() is not None and not features
+        if checkpoint and (on_cluster or not in_memory):
             place = stack.enter_context(_place_beside(os.fspath(checkpoint)))
             if blocks.reaches(place):
                 cells = plan.cells_at_once if plan.factors_in == "ranges" else None

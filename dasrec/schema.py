@@ -17,6 +17,9 @@ USER_IDS, ITEM_IDS = "user_ids", "item_ids"
 DATA, INDICES, INDPTR, TIMESTAMPS = "data", "indices", "indptr", "timestamps"
 CUTS = "cuts"
 
+# what a version says of features and forgotten users, beside sizes and hashes
+FEATURES, FORGOTTEN = "features", "forgotten"
+
 # dimensions of labelled results
 FACTOR, ITERATION, RANK, N, STEP = "factor", "iteration", "rank", "n", "step"
 PART = "part"

@@ -23,7 +23,7 @@ from dasrec import files
 from dasrec.errors import InputError, StoreError
 from dasrec.runs import Runs, find_runs
 from dasrec.schema import CUTS, DATA, INDICES, INDPTR, TIMESTAMPS
-from dasrec.typing import CsrBlock, Ids, Longs, Side
+from dasrec.typing import CsrBlock, Ids, Longs
 from dasrec.versions import (
     Pointer,
     list_versions,
@@ -123,9 +123,9 @@ class Draft:
         return files.join(self.url, self.group)
 
     def create_matrix(
-        self, side: Side, *, shape: tuple[int, int], n_stored: int, timed: bool
+        self, side: str, *, shape: tuple[int, int], n_stored: int, timed: bool
     ) -> None:
-        """Make the empty arrays of one orientation."""
+        """Make the empty arrays of one orientation, or of features."""
         group = self.root.require_group(f"{self.group}/{side}")
         group.attrs.update(
             {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": list(shape)}
@@ -134,7 +134,7 @@ class Draft:
             if name not in group and (name != TIMESTAMPS or timed):
                 _create_cells(group, name, n_stored, dtype)
 
-    def write_index(self, side: Side, indptr: Longs, cuts: Longs) -> None:
+    def write_index(self, side: str, indptr: Longs, cuts: Longs) -> None:
         """Write where each row begins and how rows are cut into blocks."""
         group = _open_group(files.join(self.group_url, side), mode="r+")
         for name, values in ((INDPTR, indptr), (CUTS, cuts)):
@@ -193,8 +193,10 @@ class Draft:
                 storage_options=files.options(self.url),
             )
 
-    def commit(self, facts: Mapping[str, Any]) -> Pointer:
+    def commit(self, facts: Mapping[str, Any], *, beside: bool = False) -> Pointer:
         """Make this the latest version; without a base, what was there before is removed then.
+
+        The group of a draft ``beside`` holds no interactions: the facts name it.
 
         Raises
         ------
@@ -202,7 +204,7 @@ class Draft:
             Another writer has made a version since this draft was begun; theirs stays.
         """
         before = self.base.version if self.base else max(self.versions, default=0)
-        groups = (*(self.base.groups if self.base else ()), self.group)
+        groups = (*(self.base.groups if self.base else ()), *(() if beside else (self.group,)))
         pointer = Pointer(self.url, self.kind, before + 1, now(), groups, dict(facts))
         publish(pointer)
         if self.base is None:
@@ -220,7 +222,7 @@ class Draft:
         """Remove what was written, unless it is a version by now; those before stay readable."""
         versions = list_versions(self.url)
         with contextlib.suppress(StoreError):
-            if self.group in read_pointer(self.url, self.kind).groups:
+            if read_pointer(self.url, self.kind).names_group(self.group):
                 return
         time.sleep(_ZARR_ENDS)  # it would put back what is removed
         files.remove(self.group_url)
@@ -273,7 +275,7 @@ def _open_group(url: str, *, mode: Literal["r", "r+", "a"]) -> zarr.Group:
 
 
 @lru_cache(maxsize=64)
-def matrix_shape(group_url: str, side: Side) -> tuple[int, int]:
+def matrix_shape(group_url: str, side: str) -> tuple[int, int]:
     """Return the number of rows and columns of one orientation of a group."""
     with _reading(f"{group_url}/{side}"):
         shape: Any = _open_group(files.join(group_url, side), mode="r").attrs["shape"]
@@ -340,7 +342,7 @@ def _find_runs(array: zarr.Array[Any]) -> Runs | None:
     return find_runs(chunks, array.dtype)
 
 
-def read_rows(group_url: str, side: Side, start: int, stop: int, *, timed: bool) -> CsrBlock:
+def read_rows(group_url: str, side: str, start: int, stop: int, *, timed: bool) -> CsrBlock:
     """Read rows ``start:stop`` of one orientation; those past the end are not there.
 
     Cost: the chunks that these rows touch are read and decoded; nothing else is.
@@ -360,7 +362,7 @@ def read_rows(group_url: str, side: Side, start: int, stop: int, *, timed: bool)
     )
 
 
-def read_times(group_url: str, side: Side, start: int, stop: int) -> NDArray[np.int64]:
+def read_times(group_url: str, side: str, start: int, stop: int) -> NDArray[np.int64]:
     """Read the timestamps of rows ``start:stop``, and neither their columns nor their weights."""
     with _reading(f"{group_url}/{side}"):
         indptr = np.asarray(_array(group_url, f"{side}/{INDPTR}")[start : stop + 1])

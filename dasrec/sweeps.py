@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,20 +12,39 @@ from numpy.typing import NDArray
 from dasrec import blocks
 from dasrec.errors import InputError
 from dasrec.factors import Generation, Vectors
+from dasrec.features import Features, multiply
 from dasrec.interactions import Interactions
 from dasrec.kernels.conjugate import refine_rows
 from dasrec.kernels.csr import cut_rows
-from dasrec.kernels.solve import solve_rows
+from dasrec.kernels.solve import shift_rows, solve_rows
 from dasrec.medium import CACHE, Medium
 from dasrec.schema import USER_ITEMS
 from dasrec.typing import CsrBlock, Floats, Ints, Side
 
 
 @dataclass(frozen=True)
+class Prior:
+    """Where the vectors of rows are drawn to: what their features say.
+
+    Attributes
+    ----------
+    features : Features
+    weights : float32, shape (n_features, k), in the basis in which rows are solved
+    """
+
+    features: Features
+    weights: Floats
+
+    def means(self, start: int, stop: int) -> Floats:
+        """Return features times weights of rows ``start:stop``, float32, shape (n_rows, k)."""
+        return multiply(self.features.read_rows(start, stop), self.weights)
+
+
+@dataclass(frozen=True)
 class Half:
     """What a half-sweep holds fixed, where it starts, and the objective of each row.
 
-    sum_j c_j (t_j - v_j . x)^2 + x' diag(base) x + scale (n + shift)^exponent |x|^2
+    sum_j c_j (t_j - v_j . x)^2 + x' diag(base) x + scale (n + shift)^exponent |x - prior|^2
 
     Attributes
     ----------
@@ -34,6 +54,7 @@ class Half:
     offsets : float32, shape (n_columns,), or None: explicit: what is predicted without x
     start : as vectors, shape (n_rows, k), but not in R yet; or None: zeros
     tolerance : float or None: of conjugate gradients; None solves exactly
+    prior : Prior or None: zeros
     """
 
     vectors: Vectors
@@ -45,6 +66,19 @@ class Half:
     exponent: float
     start: Vectors | None = None
     tolerance: float | None = None
+    prior: Prior | None = None
+
+    def ridge(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return how strongly rows of so many cells are drawn to their prior."""
+        found: NDArray[np.float64] = self.scale * (counts + self.shift) ** self.exponent
+        return found
+
+    def start_of(self, first: int, stop: int) -> Floats:
+        """Return where rows ``first:stop`` start, in R."""
+        if self.start is None:
+            return np.zeros((stop - first, self.vectors.shape[1]), np.float32)
+        rows = self.start[first:stop]
+        return rows if self.rotation is None else rows @ self.rotation
 
 
 @dataclass(frozen=True)
@@ -90,15 +124,27 @@ def sweep_block(
         msg = f"{view.url} holds negative weights; implicit feedback needs weights >= 0"
         raise InputError(msg)
     counts = np.diff(block.indptr).astype(np.float64)
-    ridge = half.scale * (counts + half.shift) ** half.exponent
-    floor = np.finfo(np.float32).tiny
-    level = np.maximum(ridge, floor).astype(np.float32)
+    ridge = half.ridge(counts)
+    level = np.maximum(ridge, np.finfo(np.float32).tiny).astype(np.float32)
+    means = None
+    if half.prior is not None:
+        # rows without cells are no part of the objective, and have zeros while others are solved
+        means = half.prior.means(start, stop) * (counts > 0)[:, None].astype(np.float32)
     cuts = [0, stop - start] if medium.cells is None else cut_rows(block.indptr, medium.cells)
     solved = [
-        _solve(_rows(block, a, b), half, level[a:b], start + a, medium) for a, b in pairwise(cuts)
+        _solve(
+            _rows(block, a, b),
+            half,
+            medium,
+            level[a:b],
+            half.start_of(start + a, start + b),
+            None if means is None else means[a:b],
+        )
+        for a, b in pairwise(cuts)
     ]
     vectors, loss, gap = (np.concatenate(parts) for parts in zip(*solved, strict=True))
-    penalty = float(ridge @ np.square(vectors, dtype=np.float64).sum(axis=1))
+    away = vectors if means is None else vectors - means
+    penalty = float(ridge @ np.square(away, dtype=np.float64).sum(axis=1))
     if target is not None:
         target.write(start, vectors)
         vectors = vectors[:0]
@@ -113,25 +159,29 @@ def _rows(block: CsrBlock, start: int, stop: int) -> CsrBlock:
 
 
 def _solve(
-    block: CsrBlock, half: Half, ridge: Floats, first: int, medium: Medium
+    block: CsrBlock,
+    half: Half,
+    medium: Medium,
+    ridge: Floats,
+    start: Floats,
+    means: Floats | None,
 ) -> tuple[Floats, NDArray[np.float64], NDArray[np.float64]]:
+    """Return the vectors of some rows, their losses, and how far those may be from the least."""
     if half.offsets is None:
         weights, targets = block.data, np.ones_like(block.data)
     else:
         weights, targets = np.ones_like(block.data), block.data - half.offsets[block.indices]
-    vectors, indices = _held(half.vectors, block.indices, medium)
+    fixed, indices = _held(half.vectors, block.indices, medium)
     rows = (block.indptr, indices, weights, targets)
     if half.tolerance is None:
-        vectors, loss = solve_rows(*rows, vectors, half.base, ridge)
-        return vectors, loss, np.zeros_like(loss)
-    if half.start is None:
-        start = np.zeros((len(ridge), vectors.shape[1]), np.float32)
-    else:
-        start = half.start[first : first + len(ridge)]
-        if half.rotation is not None:
-            start = start @ half.rotation
+        centers: Any = 0
+        if means is not None:
+            centers, targets = shift_rows(rows, fixed, half.base, ridge, means)
+            rows = (*rows[:3], targets)
+        vectors, loss = solve_rows(*rows, fixed, half.base, ridge)
+        return vectors + centers, loss, np.zeros_like(loss)
     found: tuple[Floats, NDArray[np.float64], NDArray[np.float64]] = refine_rows(
-        rows, vectors, half.base, ridge, start, half.tolerance
+        rows, fixed, half.base, ridge, start, half.tolerance, means
     )
     return found
 

@@ -16,11 +16,17 @@ Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+FeatureMatrix = sparse.csr_array[np.float32]
+"""A row for each user or item, a column for each feature."""
+
 Ids = NDArray[Any]
 """Outside ids: int64, or str objects."""
 
 Side = Literal["user_items", "item_users"]
 """An orientation of the matrix: rows are users, or rows are items."""
+
+Entity = Literal["user", "item"]
+Unknown = Literal["skip", "add", "error"]
 
 Dedupe = Literal["last", "first", "sum", "max", "mean", "error"]
 BadRows = Literal["error", "drop"]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dasrec import blocks, cells, files, store, versions
+from dasrec import blocks, cells, features, files, store, versions
 from dasrec.cells import CellBlock
 from dasrec.clean import AuditStep
 from dasrec.errors import StoreError
@@ -21,6 +21,7 @@ from dasrec.kernels.csr import rows_of
 from dasrec.kernels.hashing import cell_words
 from dasrec.runs import Runs
 from dasrec.schema import (
+    FORGOTTEN,
     INTERACTIONS_KIND,
     ITEM,
     ITEM_IDS,
@@ -38,8 +39,8 @@ from dasrec.vocabulary import Vocabulary
 def compact(url: str | os.PathLike[str]) -> Interactions:
     """Write what a store holds now as one group, eagerly, and remove all older versions.
 
-    Numbers of users and items stay. The interactions and the ids of forgotten users are gone
-    afterwards, from the disk too; their numbers stay, with ids that name nobody.
+    Numbers of users and items stay. The interactions, the features and the ids of forgotten users
+    are gone afterwards, from the disk too; their numbers stay, with ids that name nobody.
 
     Raises
     ------
@@ -55,8 +56,9 @@ def compact(url: str | os.PathLike[str]) -> Interactions:
         found: list[CellBlock] = whole.map_blocks(
             _save_rows, USER_ITEMS, journal.folder, name="compact-block"
         )
+        forgotten = pointer.facts.get(FORGOTTEN, ())
         ids = {
-            USER_IDS: _without(whole.user_ids, pointer.facts.get("forgotten", ())),
+            USER_IDS: _without(whole.user_ids, forgotten),
             ITEM_IDS: whole.item_ids.pieces(),
         }
         n_left = sum(block.n_cells for block in found)
@@ -64,6 +66,8 @@ def compact(url: str | os.PathLike[str]) -> Interactions:
         facts = group_facts(
             whole.dedupe, [*audit, *_proofs(pointer)], pointer.facts.get("session_gap")
         )
+        left = {USER: _without(whole.user_ids, forgotten), ITEM: whole.item_ids.pieces()}
+        facts |= features.rewrite(whole, draft, left)
         write_groups(draft, found, whole.counts(ITEM_USERS), ids, facts, journal)
     return open_interactions(whole.url)
 
@@ -94,10 +98,10 @@ def _without(users: Vocabulary, forgotten: Sequence[int]) -> Iterator[Ids]:
 
 
 def forget(url: str | os.PathLike[str], *, users: Ids) -> Interactions:
-    """Forget people, eagerly: no reader of the new version sees their interactions any more.
+    """Forget people, eagerly: no reader of the new version sees interactions or features of theirs.
 
-    The bytes are gone after :func:`compact`, which also ends the older versions. The audit records
-    when and how many, not whom.
+    They stay forgotten though more is appended. The bytes are gone after :func:`compact`, which
+    also ends the older versions. The audit records when and how many, not whom.
 
     Parameters
     ----------
@@ -113,7 +117,7 @@ def forget(url: str | os.PathLike[str], *, users: Ids) -> Interactions:
     """
     whole = open_interactions(url)
     pointer = versions.read_pointer(whole.url, INTERACTIONS_KIND, whole.version)
-    known = set(pointer.facts.get("forgotten", ()))
+    known = set(pointer.facts.get(FORGOTTEN, ()))
     new = set(whole.user_ids.numbers(users).tolist()) - known
     counts = whole.counts(USER_ITEMS)
     before, gone = int(counts.sum()), int(counts[list(new)].sum())
@@ -121,7 +125,7 @@ def forget(url: str | os.PathLike[str], *, users: Ids) -> Interactions:
     step = AuditStep("forget", before, before - gone, f"{len(new)} users, {moment}")
     facts = {
         **pointer.facts,
-        "forgotten": sorted(known | new),
+        FORGOTTEN: sorted(known | new),
         "audit": [*_proofs(pointer), step],
     }
     versions.publish(
@@ -148,7 +152,7 @@ def verify(url: str | os.PathLike[str]) -> list[str]:
     """Read everything that the latest version holds, eagerly, and return what is wrong with it.
 
     Checks the CRC32C of every chunk, counts, order and range of the numbers, that both orientations
-    hold the same cells, and the hashes of both vocabularies.
+    hold the same cells, and the hashes of both vocabularies and of features.
 
     Returns
     -------
@@ -161,7 +165,7 @@ def verify(url: str | os.PathLike[str]) -> list[str]:
         There is no store to verify.
     """
     whole = open_interactions(url)
-    faults = _check_ids(whole)
+    faults = [*_check_ids(whole), *features.faults_of(whole)]
     for group in whole.group_urls:
         totals = {}
         for side in (USER_ITEMS, ITEM_USERS):

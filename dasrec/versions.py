@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from dasrec import files
 from dasrec.errors import InputError, StoreError
-from dasrec.schema import FORMAT_VERSION
+from dasrec.schema import FEATURES, FORMAT_VERSION
 
 _POINTER = re.compile(r"version-(\d{8})\.json")
 
@@ -32,6 +32,11 @@ class Pointer(NamedTuple):
     def group_urls(self) -> tuple[str, ...]:
         """Where the groups lie, oldest first."""
         return tuple(files.join(self.url, group) for group in self.groups)
+
+    def names_group(self, group: str) -> bool:
+        """Say whether the version needs a group, for interactions or for features."""
+        beside = [each["group"] for each in self.facts.get(FEATURES, {}).values()]
+        return group in self.groups or group in beside
 
 
 def pointer_name(version: int) -> str:

@@ -188,11 +188,15 @@ def solve_row(
     targets: np.ndarray[Any, Any],
     base: np.ndarray[Any, Any],
     ridge: float,
+    mean: Any = 0.0,
 ) -> tuple[np.ndarray[Any, Any], float]:
-    """Solve (V'CV + diag(base) + ridge I) x = V'Ct in float64; return x and sum c (t - v.x)^2."""
+    """Solve (V'CV + diag(base) + ridge I) x = V'Ct + ridge mean in float64.
+
+    Return x and sum c (t - v.x)^2.
+    """
     v, c, t = (np.asarray(each, np.float64) for each in (factors, weights, targets))
     system = v.T @ (c[:, None] * v) + np.diag(base.astype(np.float64) + ridge)
-    x = np.linalg.solve(system, v.T @ (c * t))
+    x = np.linalg.solve(system, v.T @ (c * t) + ridge * np.asarray(mean, np.float64))
     return x, float((c * (t - v @ x) ** 2).sum())
 
 
@@ -270,3 +274,13 @@ def rows_as_sets(matrix: sparse.csr_array[Any]) -> list[set[int]]:
         set(matrix.indices[a:b].tolist())
         for a, b in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True)
     ]
+
+
+# -- features --------------------------------------------------------------------------------------
+
+
+def marks(texts: Sequence[Sequence[str] | None]) -> tuple[list[str], list[list[int]]]:
+    """Return the texts that occur, ascending, and which of them each row has."""
+    rows = [{each.strip() for each in row or ()} - {""} for row in texts]
+    names = sorted(set().union(*rows))
+    return names, [[int(name in row) for name in names] for row in rows]

@@ -60,17 +60,61 @@ class Explicit(NamedTuple):
         )
 
 
-def implicit_objective(cells: Cells, at: Implicit, parameters: dict[str, Any]) -> float:
-    """Return sum_stored w (1 - x.y)^2 + a sum_all (x.y)^2 + reg sum (n + a N)^e |.|^2."""
+class Prior(NamedTuple):
+    """What one side is drawn to: features @ weights; without features, to zero."""
+
+    features: Doubles
+    weights: Doubles
+
+    @classmethod
+    def of(cls, model: Any, side: str, features: Any) -> Prior:
+        """Read the weights off a fitted model, with those of biases as the last column."""
+        weights = getattr(model, f"{side}_feature_weights_").values
+        biases = getattr(model, f"{side}_feature_biases_", None)
+        both = weights if biases is None else np.column_stack([weights, biases.values])
+        return cls(np.asarray(features, np.float64), both.astype(np.float64))
+
+
+def penalty(
+    vectors: Doubles, ridge: Doubles, prior: Prior | None, parameters: dict[str, Any]
+) -> float:
+    """Return sum ridge |x - W'f|^2 + mu |W|^2; rows of ridge 0 take no part."""
+    if prior is None:
+        return float((ridge * (vectors**2).sum(axis=1)).sum())
+    away = vectors - prior.features @ prior.weights
+    mu = parameters["feature_regularization"]
+    return float((ridge * (away**2).sum(axis=1)).sum() + mu * (prior.weights**2).sum())
+
+
+def regress(features: Doubles, ridge: Doubles, vectors: Doubles, mu: float) -> Doubles:
+    """Return the W at which :func:`penalty` is least: as least squares of stacked equations."""
+    root = np.sqrt(ridge)[:, None]
+    left = np.vstack([root * features, np.sqrt(mu) * np.eye(features.shape[1])])
+    right = np.vstack([root * vectors, np.zeros((features.shape[1], vectors.shape[1]))])
+    return np.linalg.lstsq(left, right)[0]
+
+
+Priors = tuple[Prior | None, Prior | None]
+
+
+def implicit_objective(
+    cells: Cells, at: Implicit, parameters: dict[str, Any], priors: Priors = (None, None)
+) -> float:
+    """Return sum_stored w (1 - x.y)^2 + a sum_all (x.y)^2 + reg sum (n + a N)^e |.|^2.
+
+    With priors it is |x - W'f|^2, and mu |W|^2 is added. Rows without cells count for nothing.
+    """
+    known = [cells.stored.any(axis=axis) for axis in (1, 0)]
+    at = Implicit(*(v * k[:, None] for v, k in zip(at, known, strict=True)))
     a, e = parameters["unobserved_weight"], parameters["regularization_exponent"]
     scores = at.users @ at.items.T
     total = (cells.weights * cells.stored * (1 - scores) ** 2).sum() + a * (scores**2).sum()
-    for vectors, counts, others in (
-        (at.users, cells.stored.sum(axis=1), len(at.items)),
-        (at.items, cells.stored.sum(axis=0), len(at.users)),
+    for vectors, counts, others, prior in (
+        (at.users, cells.stored.sum(axis=1), len(at.items), priors[0]),
+        (at.items, cells.stored.sum(axis=0), len(at.users), priors[1]),
     ):
-        scale = (counts + a * others) ** e
-        total += parameters["regularization"] * (scale * (vectors**2).sum(axis=1)).sum()
+        ridge = parameters["regularization"] * (counts + a * others) ** e * (counts > 0)
+        total += penalty(vectors, ridge, prior, parameters)
     return float(total)
 
 
@@ -82,14 +126,19 @@ def explicit_errors(cells: Cells, at: Explicit) -> Doubles:
     return (cells.weights - mean - biases - scores)[cells.stored]
 
 
-def explicit_objective(cells: Cells, at: Explicit, parameters: dict[str, Any]) -> float:
-    """Return sum of squared errors + reg (sum n_u (|p|^2 + b_u^2) + the same for items)."""
+def explicit_objective(
+    cells: Cells, at: Explicit, parameters: dict[str, Any], priors: Priors = (None, None)
+) -> float:
+    """Return sum of squared errors + reg (sum n_u (|p|^2 + b_u^2) + the same for items).
+
+    With priors it is |(p, b) - W'f|^2, and mu |W|^2 is added.
+    """
     total = (explicit_errors(cells, at) ** 2).sum()
-    for vectors, counts in (
-        (at.users, cells.stored.sum(axis=1)),
-        (at.items, cells.stored.sum(axis=0)),
+    for vectors, counts, prior in (
+        (at.users, cells.stored.sum(axis=1), priors[0]),
+        (at.items, cells.stored.sum(axis=0), priors[1]),
     ):
-        total += parameters["regularization"] * (counts * (vectors**2).sum(axis=1)).sum()
+        total += penalty(vectors, parameters["regularization"] * counts, prior, parameters)
     return float(total)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from dasrec.datasets import simulate_events
 
 COLUMNS = ["--user", "user", "--item", "item", "--value", "value", "--timestamp", "timestamp"]
 COMMANDS = ["demo", "ingest", "info", "split", "fit", "evaluate", "recommend", "report", "doctor"]
-UPKEEP = ["compact", "forget", "verify"]
+UPKEEP = ["compact", "forget", "verify", "features"]
 
 
 def run(*arguments: object) -> Result:
@@ -188,6 +189,76 @@ def test_a_model_of_another_store_and_a_leak_are_refused(
     leak = run("evaluate", made / "model", made / "store", "--split", "random:0.3")
     assert leak.exit_code == 1
     assert "may know what is tested" in leak.stderr
+
+
+# -- features --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def described(made: Path, tmp_path: Path) -> Path:
+    """A folder with a copy of the store, and a table of its items without the first."""
+    shutil.copytree(made / "store", tmp_path / "store")
+    items = dasrec.open_interactions(tmp_path / "store").item_ids.ids
+    genres = np.array(["a|b", "b", "c"])[np.arange(len(items)) % 3]
+    table = pd.DataFrame({"movie": items, "genre": genres, "year": np.arange(len(items))})
+    table.loc[0, "movie"] = 4711
+    table.to_csv(tmp_path / "items.csv", index=False)
+    table.to_parquet(tmp_path / "items.parquet")
+    return tmp_path
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_features_are_written_and_fitted(described: Path, suffix: str) -> None:
+    store, table = described / "store", described / f"items.{suffix}"
+    found = good("features", store, "--item", table, "--id", "movie")
+    assert (found["side"], found["version"], found["n_features"]) == ("item", 2, 4)
+    assert (found["n_rows"], found["n_unknown"]) == (60, 1)
+    names = dasrec.open_features(dasrec.open_interactions(store), "item").names.tolist()
+    assert names == ["genre=a", "genre=b", "genre=c", "year"]
+    assert good("info", store)["features"] == {"item": 4}
+    assert "features" in run("features", store, "--item", table, "--id", "movie").output
+    record = good(
+        *("fit", store, described / "m", *ALS, "--iterations", 2),
+        *("--item-features", "--feature-regularization", 2.5),
+    )
+    assert record["parameters"]["item_features"] is True
+    assert record["parameters"]["user_features"] is False
+    assert record["parameters"]["feature_regularization"] == 2.5
+    assert dasrec.load_model(described / "m").item_feature_weights_.shape == (4, 4)
+    plans = [
+        good("plan", "fit", store, "--factors", 8, *each) for each in ([], ["--item-features"])
+    ]
+    assert plans[1]["factor_bytes"] > plans[0]["factor_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "expected either --user or --item"),
+        (["--user", "items.csv", "--item", "items.csv"], "expected either --user or --item"),
+        (["--item", "items.csv"], "has no column 'item_id'; it has: 'movie'"),
+        (["--item", "nowhere.csv"], "nowhere.csv"),
+        (["--item", "empty.csv"], "empty.csv is not readable as a table"),
+    ],
+)
+def test_features_that_cannot_be_read_are_refused(
+    described: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    monkeypatch.chdir(described)
+    Path("empty.csv").touch()
+    result = run("features", "store", *options)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert dasrec.open_interactions("store").version == 1
+
+
+def test_features_are_only_for_models_that_know_them(described: Path) -> None:
+    fit = ("fit", described / "store", described / "m")
+    result = run(*fit, "--model", "popular", "--item-features")
+    assert "popular has no item_features" in result.stderr
+    result = run(*fit, *ALS, "--item-features")
+    assert result.exit_code == 1
+    assert "write them with write_features (dasrec features)" in result.stderr
 
 
 # -- fit -------------------------------------------------------------------------------------------

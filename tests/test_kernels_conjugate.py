@@ -32,7 +32,7 @@ def draw_rows(counts: list[int], k: int, *, seed: int = 0) -> Arrays:
 def refine(rows: Arrays, tolerance: float = EXACT, *, kernel: Any = refine_rows) -> Found:
     cells = tuple(rows[name] for name in ("indptr", "indices", "weights", "targets"))
     rest = (rows[name] for name in ("factors", "base", "ridge", "start"))
-    found: Found = kernel(cells, *rest, tolerance)
+    found: Found = kernel(cells, *rest, tolerance, rows.get("means"))
     return found
 
 
@@ -49,16 +49,23 @@ class Row:
                 rows["targets"][cells],
             )
         )
-        ridge = float(rows["ridge"][row])
-        self.m = rows["base"].astype(np.float64) + ridge
-        self.best, _ = references.solve_row(self.v, self.c, self.t, rows["base"], ridge)
+        self.ridge = float(rows["ridge"][row])
+        self.base = rows["base"].astype(np.float64)
+        self.mean = np.zeros_like(self.base)
+        if "means" in rows:
+            self.mean += rows["means"][row]
+        self.best, _ = references.solve_row(
+            self.v, self.c, self.t, rows["base"], self.ridge, self.mean
+        )
         self.squares = float((self.c * self.t**2).sum())
 
     def loss(self, x: Any) -> float:
         return float((self.c * (self.t - self.v @ x.astype(np.float64)) ** 2).sum())
 
     def objective(self, x: Any) -> float:
-        return self.loss(x) + float((self.m * x.astype(np.float64) ** 2).sum())
+        x = x.astype(np.float64)
+        spread = self.base * x**2 + self.ridge * (x - self.mean) ** 2
+        return self.loss(x) + float(spread.sum())
 
 
 def check_promise(rows: Arrays, tolerance: float, found: Found) -> None:
@@ -281,6 +288,28 @@ def test_infinities_that_cancel_are_refused() -> None:
     rows["factors"][rows["indices"], 0] = np.array([1e10, -1e10, 1e10, -1e10], np.float32)
     with pytest.raises(InputError, match="overflow float32"):
         refine(rows)
+
+
+@KS
+@pytest.mark.parametrize("tolerance", [EXACT, 1e-3])
+@pytest.mark.parametrize("warm", [True, False])
+def test_rows_are_drawn_to_their_means_and_keep_the_promise(
+    k: int, tolerance: float, *, warm: bool
+) -> None:
+    rows = draw_rows([0, 1, k, 3 * k + 1, 40], k)
+    draw = np.random.default_rng(k)
+    rows["means"] = draw.normal(size=(5, k)).astype(np.float32)
+    if warm:
+        rows["start"] = draw.normal(size=(5, k)).astype(np.float32)
+    found = refine(rows, tolerance)
+    check_promise(rows, tolerance, found)
+    if tolerance == EXACT:
+        for row in range(1, 5):
+            np.testing.assert_allclose(found[0][row], Row(rows, row).best, rtol=0, atol=1e-3)
+    without = refine({name: each for name, each in rows.items() if name != "means"}, tolerance)
+    assert not np.allclose(found[0][1:], without[0][1:], atol=1e-2)
+    zeros = refine(rows | {"means": np.zeros((5, k), np.float32)}, tolerance)
+    np.testing.assert_allclose(zeros[0], without[0], rtol=0, atol=1e-5)
 
 
 @given(st.integers(0, 10**6))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dasrec.errors import InputError
-from dasrec.kernels.solve import TILE, solve_rows
+from dasrec.kernels.solve import TILE, shift_rows, solve_rows
 from tests import references
 from tests.strategies import draw_rows
 
@@ -111,6 +111,33 @@ def test_numbers_that_overflow_are_refused(name: str, value: float, n: int) -> N
     rows[name][:] = value
     with pytest.raises(InputError, match="overflow float32; scale the values down"):
         solve_rows(**rows)
+
+
+@given(
+    st.lists(st.integers(0, 12), min_size=1, max_size=6), st.integers(1, 9), st.integers(0, 1000)
+)
+def test_shifted_rows_are_drawn_to_their_means(counts: list[int], k: int, seed: int) -> None:
+    rows = draw_rows(counts, k, seed=seed)
+    means = np.random.default_rng(seed).normal(size=(len(counts), k)).astype(np.float32)
+    cells = tuple(rows[name] for name in ("indptr", "indices", "weights", "targets"))
+    rest = (rows[name] for name in ("factors", "base", "ridge"))
+    before = rows["targets"].copy()
+    centers, targets = shift_rows(cells, *rest, means)
+    assert np.array_equal(rows["targets"], before)
+    solution, loss = solve_rows(**rows | {"targets": targets})
+    for row, n in enumerate(counts):
+        own = slice(rows["indptr"][row], rows["indptr"][row + 1])
+        wanted, wanted_loss = references.solve_row(
+            rows["factors"][rows["indices"][own]],
+            rows["weights"][own],
+            rows["targets"][own],
+            rows["base"],
+            float(rows["ridge"][row]),
+            means[row],
+        )
+        found = solution[row] + centers[row]
+        np.testing.assert_allclose(found, wanted if n else 0 * wanted, rtol=0, atol=1e-3)
+        assert loss[row] == pytest.approx(wanted_loss, rel=1e-3, abs=1e-3)
 
 
 def test_offsets_may_lie_anywhere() -> None:

@@ -11,7 +11,7 @@ import click
 
 import dasrec
 from dasrec import cluster
-from dasrec.cli import models, start, stores
+from dasrec.cli import features, models, start, stores
 from dasrec.cli.options import WHEN_STOPPED
 from dasrec.errors import DasrecError, LeakageWarning
 
@@ -69,6 +69,7 @@ for command in (
     start.demo_command,
     stores.ingest_command,
     stores.plan_command,
+    features.features_command,
     stores.info_command,
     stores.compact_command,
     stores.forget_command,

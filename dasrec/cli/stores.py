@@ -23,7 +23,9 @@ from dasrec.cli.options import (
 )
 from dasrec.console import show, show_audit, show_facts
 from dasrec.errors import InputError, StoreError
+from dasrec.features import known_features
 from dasrec.memory import gigabytes
+from dasrec.typing import Entity
 
 _column = partial(section_option, "Columns of the log", metavar="COL")
 _choice = partial(section_option, "Columns of the log", show_default=True)
@@ -180,11 +182,19 @@ _FIT_FACTS = {
 @plan_command.command("fit")
 @click.argument("store")
 @click.option("--factors", type=int, required=True, metavar="K", help="Length of the vectors.")
+@click.option("--user-features", is_flag=True, help="With features of users.")
+@click.option("--item-features", is_flag=True, help="With features of items.")
 @memory_option
 @click.option("--checkpoint", is_flag=True, help="As if `dasrec fit` were given one.")
 @as_json_option
 def plan_fit_command(
-    store: str, factors: int, memory: str | None, checkpoint: bool, as_json: bool
+    store: str,
+    factors: int,
+    user_features: bool,
+    item_features: bool,
+    memory: str | None,
+    checkpoint: bool,
+    as_json: bool,
 ) -> None:
     """Say how many tasks and bytes fitting ALS or implicit ALS takes, and its peak of memory.
 
@@ -193,8 +203,10 @@ def plan_fit_command(
     """
     check_count(factors, name="factors")
     interactions = dasrec.open_interactions(store)
+    wanted: list[tuple[Entity, bool]] = [("user", user_features), ("item", item_features)]
+    features = [dasrec.open_features(interactions, side) for side, given in wanted if given]
     record = dasrec.plan_fit(
-        interactions, factors=factors, memory=memory, checkpoint=checkpoint
+        interactions, factors=factors, memory=memory, checkpoint=checkpoint, features=features
     ).as_record()
     facts = _readable(record)
     words = {word: facts[key] for key, word in _FIT_FACTS.items()}
@@ -282,6 +294,7 @@ def _key(path: str | None, variable: str | None) -> bytes | None:
 
 def _store_record(interactions: dasrec.Interactions) -> dict[str, Any]:
     audit = interactions.audit.to_dataframe().reset_index()
+    known = known_features(interactions)
     return {
         "store": interactions.url,
         "version": interactions.version,
@@ -289,6 +302,7 @@ def _store_record(interactions: dasrec.Interactions) -> dict[str, Any]:
         "n_items": interactions.n_items,
         "n_interactions": interactions.n_stored,
         "has_timestamps": interactions.has_timestamps,
+        "features": {side: each.n_features for side, each in known.items()},
         "audit": audit.to_dict("records"),
     }
 

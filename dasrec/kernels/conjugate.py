@@ -133,11 +133,11 @@ def _far_pass(
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _begin(x: Floats, r: Floats, p: Floats, m: Floats, inverse: Floats) -> Any:
-    """Finish the residual r, set the first direction p, and return the gap."""
+def _begin(x: Floats, r: Floats, p: Floats, q: Floats, m: Floats, inverse: Floats) -> Any:
+    """Finish the residual r, to which q is added, set the direction p, and return the gap."""
     gap = np.float32(0)
     for j in range(x.shape[0]):
-        r[j] -= m[j] * x[j]
+        r[j] = (r[j] + q[j]) - m[j] * x[j]
         p[j] = r[j] * inverse[j]
         gap += r[j] * p[j]
     return gap
@@ -169,7 +169,10 @@ def _step(
 def _refine(
     work: Work, factors: Floats, cells: Cells, x: Floats, tolerance: float
 ) -> tuple[float, float]:
-    """Improve x in place; return the row's loss and the gap of its objective."""
+    """Improve x in place; return the row's loss and the gap of its objective.
+
+    The vector q of ``work`` begins as ridge times the mean of the row.
+    """
     tile, errors, dots, zeros, r, p, q, m, inverse = work
     indices, c, t = cells
     n, k = indices.shape[0], x.shape[0]
@@ -185,7 +188,7 @@ def _refine(
         squares += c[i] * t[i] * t[i]
     if not squares < np.inf:
         return np.inf, np.inf
-    gap = _begin(x, r, p, m, inverse)
+    gap = _begin(x, r, p, q, m, inverse)
     steps = 0
     # more than k steps are taken only where rounding spoils directions
     while gap > max(tolerance * squares, _TINY) and steps < 2 * k + 16:
@@ -205,11 +208,17 @@ def _refine(
 
 @njit(cache=True, nogil=True)
 def refine_rows(
-    rows: Rows, factors: Floats, base: Floats, ridge: Floats, start: Floats, tolerance: float
+    rows: Rows,
+    factors: Floats,
+    base: Floats,
+    ridge: Floats,
+    start: Floats,
+    tolerance: float,
+    means: Floats | None = None,
 ) -> tuple[Floats, Doubles, Doubles]:
     """Minimise, for every row on its own, over x of length k
 
-        sum_j c_j (t_j - v_j . x)^2  +  x' (diag(base) + ridge_row I) x
+        sum_j c_j (t_j - v_j . x)^2  +  x' diag(base) x  +  ridge_row |x - mean_row|^2
 
     by conjugate gradients from ``start``, preconditioned by M = diag(base) + ridge I, until the
     objective is known to be no more than ``tolerance`` times sum c t^2 above its least value.
@@ -227,6 +236,7 @@ def refine_rows(
     ridge : float32, shape (n_rows,), > 0: regularisation of each row
     start : float32, shape (n_rows, k): the nearer to the solution the fewer steps
     tolerance : float
+    means : float32, shape (n_rows, k), or None: zeros
 
     Returns
     -------
@@ -264,6 +274,10 @@ def refine_rows(
         for j in range(k):
             m[j] = base[j] + ridge[row]
             inverse[j] = 1 / m[j]
+            q[j] = 0
+        if means is not None:
+            for j in range(k):
+                q[j] = ridge[row] * means[row, j]
         cells = (indices[own], weights[own], targets[own])
         loss[row], gap[row] = _refine(work, factors, cells, x, tolerance)
         if not loss[row] + gap[row] < np.inf:

@@ -238,3 +238,48 @@ def solve_rows(
         if not (solved and loss[row] < np.inf):
             raise InputError(_OVERFLOW)
     return solution, loss
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def shift_rows(
+    rows: tuple[Longs, Ints, Floats, Floats],
+    factors: Floats,
+    base: Floats,
+    ridge: Floats,
+    means: Floats,
+) -> tuple[Floats, Floats]:
+    """Turn a penalty of ridge |x - mean|^2 into one of ridge |z|^2 with x = center + z.
+
+    With M = diag(base) + ridge I and center = M^-1 ridge mean, the penalty of a row is z' M z but
+    for a constant, and its targets become t - v . center.
+
+    Parameters
+    ----------
+    rows : the block: indptr, int64; indices, int32; weights and targets of stored cells, float32
+    factors, base, ridge : as :func:`solve_rows`
+    means : float32, shape (n_rows, k)
+
+    Returns
+    -------
+    centers : float32, shape (n_rows, k); zeros for a row without cells
+    targets : float32, shape (n_stored,)
+
+    Notes
+    -----
+    Cost: k multiply-adds a cell, and to gather its factors once.
+    """
+    indptr, indices, _, targets = rows
+    n_rows, k = indptr.shape[0] - 1, factors.shape[1]
+    centers, shifted = np.zeros((n_rows, k), np.float32), targets.copy()
+    for row in range(n_rows):
+        if indptr[row] == indptr[row + 1]:
+            continue
+        center = centers[row]
+        for p in range(k):
+            center[p] = ridge[row] * means[row, p] / (base[p] + ridge[row])
+        for cell in range(indptr[row], indptr[row + 1]):
+            source, known = factors[indices[cell]], np.float32(0)
+            for p in range(k):
+                known += source[p] * center[p]
+            shifted[cell] -= known
+    return centers, shifted

@@ -15,7 +15,6 @@ from dasrec.factors import (
     eigenbasis,
     gram,
     hold,
-    in_memory,
     labelled,
     last_column,
     map_rows,
@@ -24,11 +23,10 @@ from dasrec.factors import (
 from dasrec.interactions import Interactions
 from dasrec.models.alternating import Alternating, Solver
 from dasrec.models.base import label, label_factors
-from dasrec.schema import ITEM, USER, USER_ITEMS
-from dasrec.sweeps import Half, Swept, sweep
+from dasrec.priors import fold_users
+from dasrec.schema import ITEM, USER
+from dasrec.sweeps import Half, Swept
 from dasrec.typing import Floats, Rng, Side
-
-_PRECISE = 1e-8
 
 
 class ImplicitALS(Alternating):
@@ -62,6 +60,10 @@ class ImplicitALS(Alternating):
         of what it is without factors. ``gap`` in the history adds up what it may be for all rows.
     rng : int, numpy.random.Generator or None
         Seed of the initial item vectors.
+    user_features, item_features : bool
+        Whether vectors are drawn to what the features in the store say; see docs/features.md.
+    feature_regularization : float, > 0
+        Strength of the regularisation of what features weigh.
 
     Attributes
     ----------
@@ -96,6 +98,9 @@ class ImplicitALS(Alternating):
         solver: Solver = "auto",
         tolerance: float = 1e-5,
         rng: Rng = None,
+        user_features: bool = False,
+        item_features: bool = False,
+        feature_regularization: float = 1.0,
     ) -> None:
         self.factors = factors
         self.regularization = regularization
@@ -105,6 +110,9 @@ class ImplicitALS(Alternating):
         self.solver = solver
         self.tolerance = tolerance
         self.rng = rng
+        self.user_features = user_features
+        self.item_features = item_features
+        self.feature_regularization = feature_regularization
 
     def _check(self) -> None:
         super()._check()
@@ -151,10 +159,11 @@ class ImplicitALS(Alternating):
     def fold_in(self, interactions: Interactions) -> Floats:
         """Solve every user's vector from these interactions, items held fixed."""
         self.check_belongs(interactions)
-        half = _precise(self._half(self.item_factors_.values, None, interactions.n_items))
-        rotated = in_memory(sweep(interactions, USER_ITEMS, half).vectors)
-        assert half.rotation is not None
-        return _with_fallback(in_memory(rotate(rotated, np.ascontiguousarray(half.rotation.T))))
+        items = self.item_factors_.values
+        # items that nobody had used take no part in what all users share
+        half = self._half(items * (self.item_shares_.values > 0)[:, None], None, len(items))
+        half = replace(half, vectors=rotate(items, half.rotation))
+        return _with_fallback(fold_users(self, interactions, half))
 
 
 class ALS(Alternating):
@@ -173,17 +182,10 @@ class ALS(Alternating):
     factors : int
         Length of the latent vectors.
     regularization : float, > 0
-    iterations : int
     biases : bool
         Whether users and items have biases; the mean is there anyway.
-    solver : {"auto", "exact", "cg"}
-        How rows are solved: directly, or by conjugate gradients; "auto" takes the former up to 16
-        factors.
-    tolerance : float, > 0
-        Of conjugate gradients: what the objective of a row may be above its least value, in terms
-        of what it is without factors. ``gap`` in the history adds up what it may be for all rows.
-    rng : int, numpy.random.Generator or None
-        Seed of the initial item vectors.
+    iterations, solver, tolerance, rng, user_features, item_features, feature_regularization
+        As :class:`ImplicitALS`.
 
     Attributes
     ----------
@@ -203,7 +205,7 @@ class ALS(Alternating):
     user_factors_: xr.DataArray
     item_factors_: xr.DataArray
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that can be tuned
         self,
         *,
         factors: int = 32,
@@ -213,6 +215,9 @@ class ALS(Alternating):
         solver: Solver = "auto",
         tolerance: float = 1e-5,
         rng: Rng = None,
+        user_features: bool = False,
+        item_features: bool = False,
+        feature_regularization: float = 1.0,
     ) -> None:
         self.factors = factors
         self.regularization = regularization
@@ -221,6 +226,9 @@ class ALS(Alternating):
         self.solver = solver
         self.tolerance = tolerance
         self.rng = rng
+        self.user_features = user_features
+        self.item_features = item_features
+        self.feature_regularization = feature_regularization
 
     def _check(self) -> None:
         super()._check()
@@ -280,8 +288,8 @@ class ALS(Alternating):
         """Solve every user's vector and bias from these interactions, items held fixed."""
         self.check_belongs(interactions)
         items = np.column_stack([self.item_factors_.values, self.item_biases_.values])
-        half = _precise(self._half(items, None, interactions.n_items))
-        return self._with_mean(in_memory(sweep(interactions, USER_ITEMS, half).vectors))
+        half = self._half(items, None, interactions.n_items)
+        return self._with_mean(fold_users(self, interactions, half))
 
     def _with_mean(self, users: Floats) -> Floats:
         biases = users[:, -1:] + self.mean_.values
@@ -297,11 +305,6 @@ def _with_last(rows: Floats, value: float) -> Floats:
     rows = rows.copy()
     rows[:, -1] = value
     return rows
-
-
-def _precise(half: Half) -> Half:
-    """Solve as exactly as float32 goes: no later sweep mends what is left undone."""
-    return half if half.tolerance is None else replace(half, tolerance=_PRECISE)
 
 
 def _with_fallback(users: Floats) -> Floats:

@@ -12,20 +12,18 @@ import numpy as np
 import xarray as xr
 
 from dasrec.checks import check_choice, check_count, check_number, seed_of
-from dasrec.factors import Vectors, drop, hold, hold_array, row_cuts
+from dasrec.factors import Vectors, drop, hold, row_cuts
 from dasrec.interactions import Interactions
 from dasrec.medium import Medium, opened_medium
 from dasrec.models.base import Model, label
-from dasrec.schema import ITEM_USERS, USER_ITEMS
+from dasrec.priors import State, begin, check_features, features_of
+from dasrec.schema import ITEM, ITEM_USERS, USER, USER_ITEMS
 from dasrec.sweeps import Half, Swept, sweep
 from dasrec.training import Course, Record, Training
 from dasrec.typing import Floats, Rng
 
 _FEW_FACTORS = 16  # with more of them conjugate gradients are quicker, whatever the rows
 Solver = Literal["auto", "exact", "cg"]
-
-State = tuple[Vectors | None, Vectors]
-"""Vectors of users, None before they have any, and of items."""
 
 INIT_SCALE = 0.1
 """Standard deviation of the length of an initial item vector."""
@@ -49,6 +47,7 @@ class Alternating(Model):
         check_number(self.regularization, name="regularization", above=0)
         check_choice(self.solver, name="solver", choices=("auto", "exact", "cg"))
         check_number(self.tolerance, name="tolerance", above=0)
+        check_features(self)
 
     def _learn(self, interactions: Interactions, training: Training) -> None:
         before = self.resumed(interactions, training)
@@ -56,62 +55,61 @@ class Alternating(Model):
         self.seed_ = label(np.array(seed, np.int64))
         self._prepare(interactions)
         course = Course(training, self.name, self.iterations)
+        features = features_of(self, interactions)
         with opened_medium(
             interactions,
             factors=self.factors,
             memory=training.memory,
             checkpoint=training.checkpoint,
+            features=features,
             monitored=training.monitor is not None,
         ) as medium:
+            items = self._begin(interactions.n_items, seed, medium.place)
+            state = begin(self, interactions, items, features, self._half)
             if before:
                 course.restore(before.history_)
-                state = before._held(medium.place)
-            else:
-                state = None, self._begin(interactions.n_items, seed, medium.place)
+                state = state.priors.resumed(before, medium.place)
             best = self._improve(interactions, medium, course, state)
         place = training.best_place() or training.checkpoint
         if medium.place and place and (saved := self.open_saved(place)):
-            best = saved._state()  # since what lay in the medium is gone
-        self._keep(*best)
+            self._keep(*saved._state())  # since what lay in the medium is gone
+        else:
+            best.keep(self)
         self.history_ = course.dataset()
 
     def _improve(
         self, interactions: Interactions, medium: Medium, course: Course, state: State
     ) -> State:
         """Go through the iterations from a state, and return the best one."""
-        best, (users, items) = state, state
-        place = course.training.best_place()
+        best, place = state, course.training.best_place()
         if place and course.training.resume and (saved := self.open_saved(place)):
-            best = saved._held(medium.place)
+            best = state.priors.resumed(saved, medium.place)
         for _ in course:
-            users, items, facts = self._iterate(interactions, medium, users, items)
-            self._keep(users, items)
+            state, facts = self._iterate(interactions, medium, state)
+            state.keep(self)
             if course.record(facts, self):
-                best = users, items
+                best = state
             if medium.place is not None:
-                drop(medium.place, but=(users, items))
+                drop(medium.place, but=state[:2])
         return best
 
-    def _held(self, place: str | None) -> State:
-        """Return a saved state in memory or, given a place, in files there."""
-        users, items = self._state()
-        return hold_array(users, place), hold_array(items, place)
-
     def _iterate(
-        self, interactions: Interactions, medium: Medium, users: Vectors | None, items: Vectors
-    ) -> tuple[Vectors, Vectors, Record]:
+        self, interactions: Interactions, medium: Medium, state: State
+    ) -> tuple[State, Record]:
         """Solve users, then items; each comes back in the basis of what was held fixed last."""
         start = time.perf_counter()
-        half = self._half(items, users, interactions.n_items)
-        by_user = sweep(interactions, USER_ITEMS, half, medium)
-        items = half.vectors if half.rotation is not None else items
-        half = self._half(by_user.vectors, items, interactions.n_users)
-        by_item = sweep(interactions, ITEM_USERS, half, medium)
-        users = half.vectors if half.rotation is not None else by_user.vectors
-        facts = self._facts(replace(by_user, vectors=users), by_item)
+        users, items, priors = state
+        half, priors = priors.before(self._half(items, users, interactions.n_items), USER)
+        by_user, priors = priors.after(sweep(interactions, USER_ITEMS, half, medium), USER)
+        items = items if half.rotation is None else half.vectors
+        half, priors = priors.before(self._half(by_user.vectors, items, interactions.n_users), ITEM)
+        by_item, priors = priors.after(sweep(interactions, ITEM_USERS, half, medium), ITEM)
+        if half.rotation is not None:
+            by_user = replace(by_user, vectors=half.vectors)
+        facts = self._facts(by_user, by_item)
         seconds = time.perf_counter() - start
-        gap = by_user.gap + by_item.gap
-        return users, by_item.vectors, {**facts, "gap": gap, "seconds": seconds}
+        facts |= {"gap": by_user.gap + by_item.gap, "seconds": seconds}
+        return State(by_user.vectors, by_item.vectors, priors), facts
 
     def _tolerance(self) -> float | None:
         """Return what conjugate gradients are to reach, or None for direct solutions."""
