@@ -26,6 +26,14 @@ from dasrec.models import ALS, Biases, ImplicitALS, Model, Popular, load_model
 from dasrec.normalise import BM25, Binarise, Centre, Clip, Log1p, TfIdf, TimeDecay, ZScore
 from dasrec.plan import plan_ingest
 from dasrec.recommend import recommend_all
+from dasrec.search import (
+    RankingEstimator,
+    SearchResult,
+    Trials,
+    cells_of,
+    for_sample,
+    search,
+)
 from dasrec.split import (
     Split,
     parse_split,
@@ -63,18 +71,23 @@ __all__ = [
     "MismatchError",
     "Model",
     "Popular",
+    "RankingEstimator",
+    "SearchResult",
     "Split",
     "StoreError",
     "TfIdf",
     "TimeDecay",
     "Training",
+    "Trials",
     "ZScore",
     "append_interactions",
     "by_session",
+    "cells_of",
     "clean",
     "compact",
     "drop_ids",
     "evaluate",
+    "for_sample",
     "forget",
     "holdout",
     "interactions_from_anndata",
@@ -89,6 +102,7 @@ __all__ = [
     "pseudonymise",
     "read_events",
     "recommend_all",
+    "search",
     "split_by_time",
     "split_folds",
     "split_last_n",

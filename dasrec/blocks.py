@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
@@ -25,9 +28,56 @@ from dasrec.columns import Codec, narrow, same, widen
 from dasrec.kernels.csr import places, scatter
 from dasrec.typing import Ints, Longs, Task
 
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+class _OneThread:
+    """BLAS has one thread while anybody is inside, also where threads come and go in any order."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._limits: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._limits = threadpool_limits(1, "blas")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limits.restore_original_limits()
+
+
+_ONE_BLAS_THREAD = _OneThread()
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Let this thread run what stands inside by itself: block tasks one after the other, no Dask.
+
+    For a task that has block tasks of its own: it leaves other cores and workers to its siblings,
+    and does not wait for a worker that waits for it.
+    """
+    before = _ALONE.set(True)
+    try:
+        with _ONE_BLAS_THREAD:
+            yield
+    finally:
+        _ALONE.reset(before)
+
+
+def n_threads() -> int:
+    """Return how many threads the caller may use in this process."""
+    return 1 if _ALONE.get() else CPU_COUNT
+
 
 def active_client() -> Any | None:
     """Return the ``distributed`` client that Dask would use now, or None."""
+    if _ALONE.get():
+        return None
     client = getattr(get_scheduler(), "__self__", None)
     return client if hasattr(client, "scatter") else None
 
@@ -68,6 +118,8 @@ def run(
     BLAS runs one thread a task. When a task fails or the caller is interrupted, the rest is
     cancelled.
     """
+    if _ALONE.get():
+        return [task(*each) for each in arguments]
     label = f"{name}-{files.token()}"
     # the number comes last: the dashboard groups tasks by what stands before it
     tasks = [
@@ -77,7 +129,7 @@ def run(
     bar = tqdm(
         total=len(tasks), desc=name, delay=1, disable=None if progress else True, leave=False
     )
-    with bar, threadpool_limits(1, "blas"):
+    with bar, _ONE_BLAS_THREAD:
         client = active_client()
         if client is None:
             return _run_here(tasks, label, bar, at_once or CPU_COUNT)
@@ -195,4 +247,5 @@ def _read_alike(pieces: Sequence[Pieces], bucket: int) -> dict[str, NDArray[Any]
 
 def track(n: int, *, name: str) -> Iterator[int]:
     """Count to ``n`` behind a progress bar, which shows once it takes more than a second."""
-    yield from tqdm(range(n), desc=name, delay=1, disable=None, leave=False)
+    hidden = True if _ALONE.get() else None
+    yield from tqdm(range(n), desc=name, delay=1, disable=hidden, leave=False)

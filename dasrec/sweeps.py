@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
@@ -64,7 +63,7 @@ class Swept:
 
 
 class BlockCache:
-    """Decoded blocks of one fit, those read first, as many as fit into some bytes."""
+    """Decoded blocks of one view, those read first, as many as fit into some bytes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -75,7 +74,7 @@ class BlockCache:
     def read(
         self, view: Interactions, side: Side, rows: tuple[int, int], *, fit: str, limit: int
     ) -> CsrBlock:
-        """Return a block of a view; another fit than the last begins anew."""
+        """Return a block of a view; another ``fit`` than the last begins anew."""
         if not limit:
             return view.read_rows(side, *rows)
         with self._lock:
@@ -210,7 +209,7 @@ def eigenbasis(vectors: Floats) -> tuple[NDArray[np.float64], Floats]:
 def _by_rows(multiply: Callable[[Floats], Floats], vectors: Floats) -> Iterator[Floats]:
     vectors = np.require(vectors, requirements=("C", "A"))  # else NumPy multiplies without BLAS
     parts = [vectors[first : first + _ROWS] for first in range(0, len(vectors), _ROWS)]
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(CPU_COUNT) as pool:
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(blocks.n_threads()) as pool:
         yield from pool.map(multiply, parts)
 
 
@@ -219,7 +218,7 @@ def sweep(
 ) -> Swept:
     """Solve all rows of one side, block by block.
 
-    ``fit`` names the job whose blocks may be kept in ``cache_bytes`` of each process.
+    ``fit`` names the view, whose blocks may be kept in ``cache_bytes`` of each process.
     """
     name = "als-user-sweep" if side == USER_ITEMS else "als-item-sweep"
     parts = view.map_blocks(

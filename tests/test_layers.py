@@ -58,6 +58,7 @@ SHARED = {
     "readers": "base",
     "normalise": "base",
     "models": "base",
+    "search": "base",
     "cli": "options",
 }
 

@@ -101,7 +101,7 @@ def _check_controls(
 ) -> None:
     """Refuse what goes with no such model, or not together, in the words of the command line."""
     options = ", ".join(f"--{name.replace('_', '-')}" for name in controls)
-    if controls and "solver" not in model.get_params():
+    if controls and not model.stepwise:
         msg = f"{model.name} is not fitted step by step; leave out {options}"
         raise InputError(msg)
     present = {*controls, "split"} if split else {*controls}

@@ -10,8 +10,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import xarray as xr
+from dask.tokenize import tokenize
 
-from dasrec import files
 from dasrec.checks import check_choice, check_count, check_number, seed_of
 from dasrec.errors import InputError
 from dasrec.interactions import Interactions
@@ -32,12 +32,15 @@ INIT_SCALE = 0.1
 class _Alternating(Model):
     """What both objectives share: alternate half-sweeps over row blocks of the store."""
 
+    stepwise: ClassVar[bool] = True
     factors: int
     regularization: float
     iterations: int
     solver: Solver
     tolerance: float
     rng: Rng
+    user_factors_: xr.DataArray
+    item_factors_: xr.DataArray
     seed_: xr.DataArray
     history_: xr.Dataset
 
@@ -61,7 +64,8 @@ class _Alternating(Model):
             course.restore(before.history_)
             users, items = before._state()
         best = self._best(training) or (users, items)
-        sweeps = partial(sweep, interactions, fit=files.token(), cache_bytes=plan.cache_bytes)
+        fit = tokenize(interactions)  # fits side by side on the same data share their blocks
+        sweeps = partial(sweep, interactions, fit=fit, cache_bytes=plan.cache_bytes)
         try:
             for _ in course:
                 users, items, facts = self._iterate(interactions, sweeps, users, items)
@@ -175,8 +179,6 @@ class ImplicitALS(_Alternating):
     """
 
     name: ClassVar[str] = "implicit-als"
-    user_factors_: xr.DataArray
-    item_factors_: xr.DataArray
     item_shares_: xr.DataArray
 
     def __init__(  # noqa: PLR0913 - all that can be tuned
@@ -293,8 +295,6 @@ class ALS(_Alternating):
 
     name: ClassVar[str] = "als"
     predicts_values: ClassVar[bool] = True
-    user_factors_: xr.DataArray
-    item_factors_: xr.DataArray
 
     def __init__(
         self,
