@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from dasrec import blocks
 from dasrec.errors import InputError
@@ -201,7 +200,7 @@ def rotate(vectors: Floats, rotation: Floats) -> Floats:
 
 def eigenbasis(vectors: Floats) -> tuple[NDArray[np.float64], Floats]:
     """Return the eigenvalues of V'V, none negative, and its eigenvectors in float32."""
-    with threadpool_limits(1, "blas"):
+    with blocks.ONE_BLAS_THREAD:
         values, rotation = np.linalg.eigh(gram(vectors))
     return np.maximum(values, 0), rotation.astype(np.float32)
 
@@ -209,7 +208,7 @@ def eigenbasis(vectors: Floats) -> tuple[NDArray[np.float64], Floats]:
 def _by_rows(multiply: Callable[[Floats], Floats], vectors: Floats) -> Iterator[Floats]:
     vectors = np.require(vectors, requirements=("C", "A"))  # else NumPy multiplies without BLAS
     parts = [vectors[first : first + _ROWS] for first in range(0, len(vectors), _ROWS)]
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(blocks.n_threads()) as pool:
+    with blocks.ONE_BLAS_THREAD, ThreadPoolExecutor(blocks.n_threads()) as pool:
         yield from pool.map(multiply, parts)
 
 

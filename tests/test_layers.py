@@ -44,7 +44,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("recommend", "explain", "rerank"),
     ("datasets", "testing"),
     ("serve", "report", "dashboard"),
-    ("pages",),
+    ("pages", "search_report"),
     ("cluster",),
     ("demo",),
     ("console",),
@@ -65,7 +65,7 @@ SHARED = {
 # The rooms that may import a library; every room may import those that are not listed.
 DOORS: dict[str, set[str]] = {
     "anndata": {"interop"},
-    "bokeh": {"report", "dashboard"},
+    "bokeh": {"report", "search_report", "dashboard"},
     "click": {"console", "cli"},
     "dask.dataframe": {"events", "interop"},
     "dask.distributed": {"cluster"},

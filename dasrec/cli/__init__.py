@@ -10,7 +10,7 @@ import click
 
 import dasrec
 from dasrec import cluster
-from dasrec.cli import models, start, stores
+from dasrec.cli import models, search, start, stores
 from dasrec.cli.options import WHEN_STOPPED
 from dasrec.errors import DasrecError
 
@@ -66,6 +66,7 @@ for command in (
     stores.forget_command,
     stores.verify_command,
     models.fit_command,
+    search.search_command,
     models.evaluate_command,
     models.recommend_command,
     models.report_command,

@@ -17,6 +17,7 @@ from dasrec.cli.options import (
     SectionCommand,
     as_json_option,
     lengths_option,
+    make_model,
     overwrite_option,
     section_option,
     seed_option,
@@ -74,7 +75,7 @@ def fit_command(
     """
     given = {name: value for name, value in options.items() if value is not None}
     controls = {name: given.pop(name) for name in _CONTROLS if name in given}
-    model = _make_model(kind, seed, given)
+    model = make_model(kind, seed, given)
     _check_controls(model, controls, model_place, split_text)
     interactions = dasrec.open_interactions(store)
     split = None
@@ -137,15 +138,6 @@ def _before(controls: dict[str, Any]) -> dasrec.Model | None:
     place = controls.get("checkpoint", "")
     is_there = "resume" in controls and versions.list_versions(files.absolute(place))
     return dasrec.load_model(place) if is_there else None
-
-
-def _make_model(kind: str, seed: int | None, given: dict[str, Any]) -> dasrec.Model:
-    known = MODELS[kind]().get_params()
-    for name in given:
-        if name not in known:
-            msg = f"{kind} has no {name}; it has: {', '.join(known) or 'no parameters'}"
-            raise InputError(msg)
-    return MODELS[kind](**given, **({"rng": seed} if "rng" in known else {}))
 
 
 def _split_for(

@@ -95,7 +95,7 @@ def search(
     """
     trials = trials or Trials()
     trials.check()
-    with _folder(trials) as place:
+    with blocks.ONE_BLAS_THREAD, _folder(trials) as place:
         seed = _seed(trials, place)
         model = _prepared(model, space, strategy, seed)
         brackets = _brackets(model, space, strategy, budget)
@@ -193,10 +193,12 @@ def _draw(space: Space, brackets: Sequence[Bracket], strategy: str, seed: int) -
     """Return the trials of all brackets with their configurations, in Python's own types."""
     places = [place for place, bracket in enumerate(brackets) for _ in range(bracket[0].n)]
     words = np.random.MT19937(np.random.SeedSequence([seed, 2]))
-    found: Any = ParameterGrid(_lists(space))
-    if strategy != "grid":
-        draw = np.random.RandomState(words)
-        found = ParameterSampler(_lists(space), n_iter=len(places), random_state=draw)
+    draw = np.random.RandomState(words)
+    found: Any = (
+        ParameterGrid(_lists(space))
+        if strategy == "grid"
+        else ParameterSampler(_lists(space), n_iter=len(places), random_state=draw)
+    )
     return [
         Trial(number, place, {name: _own(value) for name, value in parameters.items()})
         for number, (place, parameters) in enumerate(zip(places, found, strict=True))

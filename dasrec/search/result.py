@@ -48,8 +48,7 @@ class SearchResult:
     @property
     def best_metric(self) -> float:
         """The metric of the best trial after its last rung."""
-        best = self.trials["metric"].sel({TRIAL: self.trials.attrs["best"]}).values
-        return float(best[np.isfinite(best)][-1]) if np.isfinite(best).any() else float("nan")
+        return float(last_metric(self.trials)[self.trials.attrs["best"]])
 
     def refit(self, interactions: Interactions, *, training: Training | None = None) -> Model:
         """Fit a model with the best parameters, eagerly; on a whole store, or on ``split.train``.
@@ -63,6 +62,14 @@ class SearchResult:
 def searched(trials: xr.Dataset) -> list[str]:
     """Return the variables that are parameters."""
     return [str(name) for name in trials.data_vars if str(name).startswith(PARAMETER)]
+
+
+def last_metric(trials: xr.Dataset) -> NDArray[np.float64]:
+    """Return the metric of each trial after its last rung; NaN for those that reached none."""
+    done, levels = trials["iterations"].values, trials[ITERATION].values
+    columns = np.minimum(np.searchsorted(levels, done), len(levels) - 1)
+    found = trials["metric"].transpose(TRIAL, ITERATION).values[np.arange(len(done)), columns]
+    return np.where(done > 0, found, np.nan)
 
 
 def as_dataset(runs: Sequence[Trial], *, best: int, facts: Mapping[str, Any]) -> xr.Dataset:

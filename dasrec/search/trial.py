@@ -16,6 +16,9 @@ from dasrec.models import Model
 from dasrec.search.base import Measure, Trial
 from dasrec.training import Training
 
+SAVE_SECONDS = 10.0
+"""A killed search does so much of each trial again; to save takes some hundredths of a second."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -64,6 +67,7 @@ def advance(job: Job, trial: Trial, model: Model, iterations: int) -> Measure | 
         if model.stepwise:
             history = model.history_
             if history.sizes["iteration"] < iterations:
+                model.save(job.checkpoint(trial.number), overwrite=True)
                 return None
             seconds = float(history["seconds"].sum())
         measure = Measure(float(job.metric(model)), seconds)
@@ -85,6 +89,7 @@ def _train(job: Job, trial: Trial, model: Model, left: float) -> float:
             raise InputError(msg)
         training = Training(
             checkpoint=place,
+            checkpoint_every=SAVE_SECONDS,
             resume=True,
             memory=job.memory,
             time_limit=left if left < float("inf") else None,
