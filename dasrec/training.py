@@ -99,9 +99,9 @@ class Training:
 
 def _seconds(given: float | str, name: str) -> float:
     try:
-        unit = "s" if _NUMBER.fullmatch(str(given)) else ""
-        found = float(pd.Timedelta(f"{given}{unit}").total_seconds())
-    except ValueError:
+        bare = isinstance(given, int | float) or _NUMBER.fullmatch(given)
+        found = float(given) if bare else float(pd.Timedelta(given).total_seconds())
+    except (TypeError, ValueError):
         found = -1.0
     if not found > 0:
         msg = f'{name} is {given!r}; expected seconds above 0, or text like "10min"'
