@@ -99,8 +99,10 @@ class Training:
 
 def _seconds(given: float | str, name: str) -> float:
     try:
-        bare = isinstance(given, int | float) or _NUMBER.fullmatch(given)
-        found = float(given) if bare else float(pd.Timedelta(given).total_seconds())
+        if isinstance(given, str) and not _NUMBER.fullmatch(given):
+            found = float(pd.Timedelta(given).total_seconds())
+        else:
+            found = -1.0 if isinstance(given, bool) else float(given)
     except (TypeError, ValueError):
         found = -1.0
     if not found > 0:
@@ -119,7 +121,7 @@ class Course:
     history: list[Record] = field(default_factory=list)
     best: int = 0  # the number of the best iteration, from 1
     _stop: bool = False
-    _saved: float = field(default_factory=time.monotonic)
+    _saved: float = field(default_factory=lambda: time.monotonic())
 
     def __iter__(self) -> Any:
         """Count the iterations that are left, behind a progress bar."""
