@@ -31,30 +31,26 @@ from dasrec.typing import Ints, Longs, Task
 _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
 
-class _OneThread:
-    """BLAS has one thread while anybody is inside, also where threads come and go in any order.
-
-    To enter costs milliseconds, but nothing where somebody is inside already.
-    """
+class _OneBlasThread(threading.local):
+    """BLAS has one thread within; to enter costs milliseconds, but nothing further within."""
 
     def __init__(self) -> None:
-        self._lock, self._inside = threading.Lock(), 0
+        self._depth = 0
         self._limits: Any = None
 
     def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._limits = threadpool_limits(1, "blas")
-            self._inside += 1
+        if self._depth == 0:
+            self._limits = threadpool_limits(1, "blas")
+            self._limits.__enter__()
+        self._depth += 1
 
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._limits.restore_original_limits()
+    def __exit__(self, *error: Any) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._limits.__exit__(*error)
 
 
-ONE_BLAS_THREAD = _OneThread()
+ONE_BLAS_THREAD = _OneBlasThread()
 
 
 @contextlib.contextmanager

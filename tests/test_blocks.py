@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import dask
 import dask.array as da
@@ -315,28 +316,18 @@ def blas_threads() -> set[int]:
     return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
 
 
-def test_blas_has_one_thread_until_the_last_has_left() -> None:
-    """Whoever came first may leave first."""
-    first_in, second_in, first_out = threading.Event(), threading.Event(), threading.Event()
-
-    def first() -> None:
-        with blocks.alone():
-            first_in.set()
-            assert second_in.wait(10)
-        first_out.set()
-
-    def second() -> set[int]:
-        assert first_in.wait(10)
-        with blocks.alone():
-            second_in.set()
-            assert first_out.wait(10)
-            return blas_threads()
-
-    with threadpool_limits(2, "blas"):
-        with ThreadPoolExecutor(2) as pool:
-            done, seen = pool.submit(first), pool.submit(second)
-            done.result()
-            assert seen.result() == {1}
+def test_blas_is_limited_once_until_the_outermost_ends() -> None:
+    with (
+        threadpool_limits(2, "blas"),
+        mock.patch.object(blocks, "threadpool_limits", wraps=threadpool_limits) as limits,
+    ):
+        assert blas_threads() == {2}
+        with blocks.ONE_BLAS_THREAD:
+            with blocks.alone(), blocks.ONE_BLAS_THREAD:
+                assert blas_threads() == {1}
+            blocks.run(slow_first, [(5, 0)], name="test")
+            assert blas_threads() == {1}
+        assert limits.call_count == 1
         assert blas_threads() == {2}
 
 
