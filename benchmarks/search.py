@@ -55,7 +55,7 @@ def search(
 def main() -> int:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    for name, size in (("users", 20_000), ("items", 5_000), ("interactions", 1_500_000)):
+    for name, size in (("users", 20_000), ("items", 10_000), ("interactions", 1_000_000)):
         parser.add_argument(f"--{name}", type=common.count, default=size, help="as in 100k or 17M")
     parser.add_argument("--sample", type=float, help="search on this share of the users")
     parser.add_argument("--processes", action="store_true", help="also halving in processes")

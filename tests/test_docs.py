@@ -112,7 +112,7 @@ def test_the_search_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert 0.1 <= names["best"].best_params_["model__regularization"] <= 1
     (block,) = re.findall(r"```sh\n(.*?)```", text_of("docs/search.md"), re.S)
     Path("search.html").unlink()
-    result = CliRunner().invoke(main, shlex.split(block)[1:])
+    result = CliRunner().invoke(main, shlex.split(block.replace("\\\n", " "))[1:])
     assert result.exit_code == 0, result.output
     assert Path("search.html").is_file()
     rows = table_rows(section("docs/search.md", "Strategies"))
