@@ -488,6 +488,7 @@ def test_a_checkpoint_that_is_gone_is_told(split: Split, tmp_path: Path) -> None
         ({"space": {"factors": [2, 0]}}, "factors is 0; expected a whole number"),
         ({"metric": "taste@5"}, "metric 'taste@5' is unknown"),
         ({"budget": None}, "budget is missing; halving needs"),
+        ({"budget": 0}, "budget is 0; expected a whole number, at least 1"),
         ({"trials": Trials(users=2.0)}, "users is 2.0; expected a number between 0 and 1"),
         ({"trials": Trials(tested=0)}, "tested is 0; expected a whole number"),
         ({"trials": Trials(time_limit="soon")}, "time_limit is 'soon'"),
@@ -500,6 +501,11 @@ def test_bad_input_is_refused_before_anything_starts(
     with pytest.raises(InputError, match=message):
         dasrec.search(MODEL, split=split, **{**HALVING, **options})
     assert not n_iterations
+
+
+def test_the_model_itself_is_checked_first(split: Split) -> None:
+    with pytest.raises(InputError, match="iterations is 0; expected a whole number, at least 1"):
+        dasrec.search(ImplicitALS(iterations=0), split=split, **HALVING)
 
 
 def test_a_model_without_parameters_has_nothing_to_search(split: Split) -> None:

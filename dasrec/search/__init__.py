@@ -14,7 +14,7 @@ from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid, ParameterSampler
 
 from dasrec import blocks, files
-from dasrec.checks import seed_of
+from dasrec.checks import check_count, seed_of
 from dasrec.errors import InputError, MismatchError
 from dasrec.evaluate import holdout
 from dasrec.interactions import Interactions
@@ -172,10 +172,13 @@ def _prepared(model: Model, space: Space, strategy: str, seed: int) -> Model:
         raise InputError(msg)
     fixed = {"rng": seed} if "rng" in known and not isinstance(known["rng"], int) else {}
     prepared: Model = clone(model).set_params(**fixed)
+    prepared._check()
     return prepared
 
 
 def _brackets(model: Model, space: Space, strategy: str, budget: int | None) -> list[Bracket]:
+    if budget is not None:
+        check_count(budget, name="budget")
     drawn = any(hasattr(values, "rvs") for values in space.values())
     return plan_brackets(
         strategy,
