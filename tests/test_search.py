@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import xarray as xr
+from distributed import Client, LocalCluster
 from sklearn.base import clone
 
 import dasrec
@@ -276,6 +277,17 @@ def test_on_processes_the_bits_are_the_same(split: Split, found: SearchResult) -
             names = {call.kwargs["name"] for call in run.call_args_list}
             assert ("search-trial" in names) == (parallel == "auto")
             assert ("als-user-sweep" in names) == (parallel == "blocks")
+
+
+@pytest.mark.slow
+def test_trials_may_share_a_worker(split: Split, found: SearchResult) -> None:
+    """Each by one of its threads, and none waits for a worker that waits for it."""
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=3, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+        client.as_current(),
+    ):
+        assert same(found, dasrec.search(MODEL, split=split, trials=Trials(rng=3), **HALVING))
 
 
 def test_side_by_side_trials_must_fit(split: Split) -> None:
