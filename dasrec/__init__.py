@@ -29,6 +29,14 @@ from dasrec.models import ALS, Biases, ImplicitALS, Model, Popular, load_model
 from dasrec.normalise import BM25, Binarise, Centre, Clip, Log1p, TfIdf, TimeDecay, ZScore
 from dasrec.plan import plan_ingest
 from dasrec.recommend import recommend_all
+from dasrec.search import (
+    RankingEstimator,
+    SearchResult,
+    Trials,
+    cells_of,
+    for_sample,
+    search,
+)
 from dasrec.split import (
     Split,
     check_split,
@@ -70,20 +78,25 @@ __all__ = [
     "MismatchError",
     "Model",
     "Popular",
+    "RankingEstimator",
+    "SearchResult",
     "Split",
     "StoreError",
     "TfIdf",
     "TimeDecay",
     "Training",
+    "Trials",
     "ZScore",
     "append_interactions",
     "by_session",
+    "cells_of",
     "check_split",
     "clean",
     "compact",
     "drop_ids",
     "evaluate",
     "evaluate_users",
+    "for_sample",
     "forget",
     "holdout",
     "interactions_from_anndata",
@@ -99,6 +112,7 @@ __all__ = [
     "pseudonymise",
     "read_events",
     "recommend_all",
+    "search",
     "split_any_n",
     "split_by_time",
     "split_folds",

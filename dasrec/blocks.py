@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextvars import ContextVar
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
@@ -31,9 +34,55 @@ logger = logging.getLogger(__name__)
 _TRIES = 4  # while workers die
 _PAUSE = 0.5  # until the scheduler knows that one has died
 
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+class _OneBlasThread(threading.local):
+    """BLAS has one thread within; to enter costs milliseconds, but nothing further within."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._limits: Any = None
+
+    def __enter__(self) -> None:
+        if self._depth == 0:
+            self._limits = threadpool_limits(1, "blas")
+            self._limits.__enter__()
+        self._depth += 1
+
+    def __exit__(self, *error: Any) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._limits.__exit__(*error)
+
+
+ONE_BLAS_THREAD = _OneBlasThread()
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Let this thread run what stands inside by itself: block tasks one after the other, no Dask.
+
+    For a task that has block tasks of its own: it leaves other cores and workers to its siblings,
+    and does not wait for a worker that waits for it.
+    """
+    before = _ALONE.set(True)
+    try:
+        with ONE_BLAS_THREAD:
+            yield
+    finally:
+        _ALONE.reset(before)
+
+
+def n_threads() -> int:
+    """Return how many threads the caller may use in this process."""
+    return 1 if _ALONE.get() else CPU_COUNT
+
 
 def active_client() -> Any | None:
     """Return the ``distributed`` client that Dask would use now, or None."""
+    if _ALONE.get():
+        return None
     client = getattr(get_scheduler(), "__self__", None)
     return client if hasattr(client, "scatter") else None
 
@@ -97,10 +146,12 @@ def run(
     BLAS runs one thread a task. When a task fails or the caller is interrupted, the rest is
     cancelled. Shared values that died with their workers are shared again, and all tasks repeated.
     """
+    if _ALONE.get():
+        return [task(*each) for each in arguments]
     bar = tqdm(
         total=len(arguments), desc=name, delay=1, disable=None if progress else True, leave=False
     )
-    with bar, threadpool_limits(1, "blas"):
+    with bar, ONE_BLAS_THREAD:
         client = active_client()
         if client is None:
             return _run_here(*_delayed(task, arguments, name), bar, at_once or CPU_COUNT)
@@ -256,4 +307,5 @@ def _read_alike(pieces: Sequence[Pieces], bucket: int) -> dict[str, NDArray[Any]
 
 def track(n: int, *, name: str) -> Iterator[int]:
     """Count to ``n`` behind a progress bar, which shows once it takes more than a second."""
-    yield from tqdm(range(n), desc=name, delay=1, disable=None, leave=False)
+    hidden = True if _ALONE.get() else None
+    yield from tqdm(range(n), desc=name, delay=1, disable=hidden, leave=False)

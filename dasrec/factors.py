@@ -10,9 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from dask.system import CPU_COUNT
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from dasrec import blocks, files
 from dasrec.typing import Floats, Ints, Longs
@@ -173,7 +171,7 @@ def rotate(vectors: Vectors, rotation: Floats | None) -> Vectors:
 
 def eigenbasis(vectors: Vectors) -> tuple[NDArray[np.float64], Floats]:
     """Return the eigenvalues of V'V, none negative, and its eigenvectors in float32."""
-    with threadpool_limits(1, "blas"):
+    with blocks.ONE_BLAS_THREAD:
         values, rotation = np.linalg.eigh(gram(vectors))
     return np.maximum(values, 0), rotation.astype(np.float32)
 
@@ -205,7 +203,7 @@ def _by_rows(task: Callable[..., Any], vectors: Vectors, *shared: Any) -> Iterat
         yield from blocks.run(task, arguments, name="factor-rows", progress=False)
         return
     array = np.require(vectors, requirements=("C", "A"))  # else NumPy multiplies without BLAS
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(CPU_COUNT) as pool:
+    with blocks.ONE_BLAS_THREAD, ThreadPoolExecutor(blocks.n_threads()) as pool:
         yield from pool.map(lambda each: task(array, *each, *shared), ranges)
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from dask.tokenize import tokenize
+
 from dasrec import blocks, files
 from dasrec.errors import BudgetError, InputError
 from dasrec.features import Features
@@ -24,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class BlockCache:
-    """Decoded blocks of one fit, those read first, as many as fit into some bytes."""
+    """Decoded blocks of one view, those read first, as many as fit into some bytes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -35,7 +37,7 @@ class BlockCache:
     def read(
         self, view: Interactions, side: Side, rows: tuple[int, int], *, fit: str, limit: int
     ) -> CsrBlock:
-        """Return a block of a view; another fit than the last begins anew."""
+        """Return a block of a view; another ``fit`` than the last begins anew."""
         if not limit:
             return view.read_rows(side, *rows)
         with self._lock:
@@ -71,7 +73,7 @@ class Medium:
     Attributes
     ----------
     fit : str
-        Names the fit whose blocks may be kept.
+        Names the view whose blocks may be kept.
     cache_bytes : int
         For decoded blocks.
     place : path or fsspec URL, or None
@@ -267,7 +269,8 @@ def opened_medium(
             "for that; give more memory, or leave out the monitor"
         )
         raise BudgetError(msg)
-    medium = Medium(files.token(), plan.cache_bytes)
+    # fits side by side on the same data share their blocks
+    medium = Medium(tokenize(interactions), plan.cache_bytes)
     with contextlib.ExitStack() as stack:
         stack.callback(CACHE.clear)
         on_cluster = blocks.active_client() is not None and not features

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
 import psutil
-from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
 
 from dasrec import blocks, store
@@ -156,7 +155,7 @@ def room(budget: str | int | None) -> tuple[int, int, int]:
     """
     base = psutil.Process().memory_info().rss + _WARM_BYTES
     client = blocks.active_client()
-    threads, limits = CPU_COUNT, [limit() + base - _WARM_BYTES]
+    threads, limits = blocks.n_threads(), [limit() + base - _WARM_BYTES]
     if client is not None:
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         threads = max((int(each["nthreads"]) for each in workers), default=1)

@@ -18,8 +18,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 from scipy import linalg, sparse
-from threadpoolctl import threadpool_limits
 
+from dasrec import blocks
 from dasrec.checks import check_choice, check_number
 from dasrec.errors import MismatchError
 from dasrec.factors import Vectors, hold_array, in_memory, rotate
@@ -70,7 +70,7 @@ class Regression:
 
     def solve(self, vectors: Floats, start: Floats) -> Floats:
         """Return the weights, float32, shape (n_features, k)."""
-        with threadpool_limits(1, "blas"):
+        with blocks.ONE_BLAS_THREAD:
             right = self._sum(lambda rows: vectors[rows], start.shape[1])
             if self.matrix.shape[1] <= _DIRECT:
                 found: Doubles = linalg.cho_solve(self._normal, right)
@@ -81,7 +81,7 @@ class Regression:
     def penalty(self, vectors: Floats, weights: Floats) -> float:
         """Return what is minimised, at these weights."""
         total = self.strength * float(np.square(weights, dtype=np.float64).sum())
-        with threadpool_limits(1, "blas"):
+        with blocks.ONE_BLAS_THREAD:
             for rows in self._parts():
                 away = vectors[rows] - multiply(self.matrix[rows], weights)
                 total += float(self.ridge[rows] @ np.square(away, dtype=np.float64).sum(axis=1))

@@ -33,7 +33,7 @@ MODEL = "model"
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#000000")
 _DASHES = ("solid", "dashed", "dotted", "dotdash")
 _HATCHES = (" ", "/", ".", "x")  # once the colours are used up
-_TEXT: dict[str, Any] = {
+TEXT: dict[str, Any] = {
     "text_font": "system-ui, sans-serif",
     "text_font_size": "13px",
     "text_color": "#1d2733",
@@ -74,7 +74,7 @@ class Section:
         return tuple(part.strip() for part in self.text.split("\n\n") if part.strip())
 
 
-def _figure(
+def blank_figure(
     title: str, *, x_label: str, y_label: str, axes: dict[str, Any] | None = None
 ) -> figure:
     """Return an empty figure in the style of the house; ``axes`` are options of Bokeh's figure."""
@@ -87,7 +87,7 @@ def _figure(
         "outline_line_color": None,
         "min_border_right": 16,
     }
-    heading = Title(text=title, **{**_TEXT, "text_font_size": "16px"})
+    heading = Title(text=title, **{**TEXT, "text_font_size": "16px"})
     fig = figure(title=heading, **house, **(axes or {}))
     fig.toolbar.update(logo=None, autohide=True)
     for axis, label in ((fig.xaxis, x_label), (fig.yaxis, y_label)):
@@ -95,17 +95,17 @@ def _figure(
         axis.axis_label_text_font_style = "normal"
         axis.axis_line_color = axis.major_tick_line_color = "#aab4be"
         axis.minor_tick_line_color = None
-        for name, value in _TEXT.items():
+        for name, value in TEXT.items():
             for part in ("axis_label", "major_label"):
                 setattr(axis, f"{part}_{name}", value)
     fig.grid.grid_line_color = "#e6ebf0"
     return fig
 
 
-def _draw_legend(fig: figure, glyphs: list[GlyphRenderer[Any]]) -> None:
+def draw_legend(fig: figure, glyphs: list[GlyphRenderer[Any]]) -> None:
     """Name the glyphs below the plot, where they fit on a phone; a click hides one."""
     items = [LegendItem(label={"value": each.name}, renderers=[each]) for each in glyphs]
-    text = {f"label_{name}": value for name, value in _TEXT.items()}
+    text = {f"label_{name}": value for name, value in TEXT.items()}
     legend = Legend(orientation="horizontal", ncols=2, location="center", click_policy="hide")
     legend.update(items=items, border_line_color=None, **text)
     fig.add_layout(legend, "below")
@@ -135,7 +135,7 @@ def long_tail(counts: xr.DataArray, *, title: str) -> figure:
     entity = str(counts.dims[0])
     n_used = int(np.count_nonzero(ranked))
     ranks = np.unique(np.geomspace(1, n_used, _MOST_POINTS).round().astype(np.int64))
-    fig = _figure(
+    fig = blank_figure(
         title,
         x_label=f"Rank of the {entity} (1 = most interactions; log scale)",
         y_label=f"Interactions per {entity} (count; log scale)",
@@ -170,7 +170,7 @@ def _note_top_tenth(fig: figure, ranked: NDArray[Any], entity: str) -> None:
     box = BoxAnnotation(right=tenth, fill_color=PALETTE[1], fill_alpha=0.12, level="underlay")
     fig.add_layout(box)
     # below the falling curve there is always room
-    fig.add_layout(Label(x=12, y=10, x_units="screen", y_units="screen", text=note, **_TEXT))
+    fig.add_layout(Label(x=12, y=10, x_units="screen", y_units="screen", text=note, **TEXT))
 
 
 def learning_curve(history: xr.Dataset) -> figure:
@@ -198,7 +198,7 @@ def learning_curve(history: xr.Dataset) -> figure:
             msg = f"first objectives are {first.values.tolist()}; expected finite numbers, none 0"
             raise InputError(msg)
         lines = lines / first
-    fig = _figure(
+    fig = blank_figure(
         "Learning curve",
         x_label="Iteration (count)",
         y_label="Objective / its first value (ratio)" if relative else "Objective (no unit)",
@@ -217,7 +217,7 @@ def learning_curve(history: xr.Dataset) -> figure:
     fig.xaxis.ticker = BasicTicker(min_interval=1)
     fig.yaxis.formatter = BasicTickFormatter(power_limit_high=8)
     if relative:
-        _draw_legend(fig, glyphs)
+        draw_legend(fig, glyphs)
     return fig
 
 
@@ -246,7 +246,7 @@ def metric_bars(evaluation: xr.Dataset, *, n: int | None = None) -> figure:
     length = check_choice(lengths[0] if n is None else n, name="n", choices=lengths)
     chosen = measured[names].sel({N: length})
     models = _names(chosen)
-    fig = _figure(
+    fig = blank_figure(
         f"Ranking metrics at n = {length}",
         x_label="Metric",
         y_label="Value (fraction)",
@@ -274,7 +274,7 @@ def metric_bars(evaluation: xr.Dataset, *, n: int | None = None) -> figure:
     fig.height = 440  # the names of metrics and models need some of it
     fig.xgrid.grid_line_color = None
     fig.xaxis.major_label_orientation = 0.7 if len(names) > 3 else "horizontal"
-    _draw_legend(fig, glyphs)
+    draw_legend(fig, glyphs)
     return fig
 
 

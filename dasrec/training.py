@@ -48,6 +48,9 @@ class Training:
         Save the model there after each iteration: a whole model at any time. With ``patience`` the
         best one is saved beside it, under the same name and ``-best``. Factors that do not fit in
         memory lie in files beside it too, as do those of a fit on a cluster whose workers reach it.
+    checkpoint_every : seconds, or text like "10min", optional
+        Let so much time pass between two saves, for iterations that are quicker; the last one is
+        saved anyhow.
     resume : bool
         Go on from ``checkpoint`` if one is there: with the bits of a fit that was never stopped.
     memory : bytes or text like "2GB", optional
@@ -61,6 +64,7 @@ class Training:
     callbacks: Sequence[Callable[[Record], Any]] = ()
     log: str | os.PathLike[str] | None = None
     checkpoint: str | os.PathLike[str] | None = None
+    checkpoint_every: float | str | None = None
     resume: bool = False
     memory: str | int | None = None
 
@@ -76,6 +80,7 @@ class Training:
             msg = "resume=True was given without a checkpoint; pass checkpoint= as before"
             raise InputError(msg)
         self.seconds()
+        self.gap()
 
     def best_place(self) -> str | None:
         """Return where the best iteration is kept when it need not be the last."""
@@ -85,19 +90,26 @@ class Training:
 
     def seconds(self) -> float:
         """Return the time limit in seconds."""
-        if self.time_limit is None:
-            return np.inf
-        try:
-            unit = "s" if _NUMBER.fullmatch(str(self.time_limit)) else ""
-            found = float(pd.Timedelta(f"{self.time_limit}{unit}").total_seconds())
-        except ValueError:
-            found = -1.0
-        if not found > 0:
-            msg = (
-                f'time_limit is {self.time_limit!r}; expected seconds above 0, or text like "10min"'
-            )
-            raise InputError(msg)
-        return found
+        return np.inf if self.time_limit is None else _seconds(self.time_limit, "time_limit")
+
+    def gap(self) -> float:
+        """Return the seconds between two saves."""
+        every = self.checkpoint_every
+        return 0.0 if every is None else _seconds(every, "checkpoint_every")
+
+
+def _seconds(given: float | str, name: str) -> float:
+    try:
+        if isinstance(given, str) and not _NUMBER.fullmatch(given):
+            found = float(pd.Timedelta(given).total_seconds())
+        else:
+            found = -1.0 if isinstance(given, bool) else float(given)
+    except (TypeError, ValueError):
+        found = -1.0
+    if not found > 0:
+        msg = f'{name} is {given!r}; expected seconds above 0, or text like "10min"'
+        raise InputError(msg)
+    return found
 
 
 @dataclass
@@ -110,6 +122,8 @@ class Course:
     history: list[Record] = field(default_factory=list)
     best: int = 0  # the number of the best iteration, from 1
     _stop: bool = False
+    _saved: float = field(default_factory=lambda: time.monotonic())
+    _unsaved: bool = False
 
     def __iter__(self) -> Any:
         """Count the iterations that are left, behind a progress bar."""
@@ -138,11 +152,19 @@ class Course:
         # the best one first: what is killed in between does this iteration again
         if better and (place := self.training.best_place()):
             model.save(place, overwrite=True)
-        if self.training.checkpoint is not None:
-            model.save(self.training.checkpoint, overwrite=True)
+        self._unsaved = self.training.checkpoint is not None
+        last = self._stop or len(self.history) == self.iterations
+        if last or time.monotonic() - self._saved >= self.training.gap():
+            self.finish(model)
         for callback in self.training.callbacks:
             self._stop |= callback(dict(record)) is True
         return better
+
+    def finish(self, model: Any) -> None:
+        """Save the model if it has changed since it was saved."""
+        if self._unsaved and self.training.checkpoint is not None:
+            model.save(self.training.checkpoint, overwrite=True)
+            self._saved, self._unsaved = time.monotonic(), False
 
     def _append(self, record: Record) -> bool:
         """Say whether an iteration is the best so far; stop if patience has come to its end."""

@@ -10,18 +10,21 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import dask
 import dask.array as da
 import numpy as np
 import pytest
+from distributed import Client
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from dasrec import DiskError, InputError, StoreError, blocks, files
 from dasrec.blocks import Pieces
@@ -302,3 +305,62 @@ def test_what_fails_on_a_cluster_stops_the_rest_and_nothing_goes_on_behind(
     wait_until(lambda: not any(cluster_client.processing().values()))
     # and the cluster is as good as new
     assert blocks.run(lambda n: n, [(1,), (2,)], name="test-again") == [1, 2]
+
+
+# -- alone -----------------------------------------------------------------------------------------
+
+
+def test_alone_tasks_run_one_after_the_other_in_the_same_thread(
+    raising_scheduler: Callable[[], AbstractContextManager[Any]],
+) -> None:
+    """Without Dask, and for this thread only."""
+    with raising_scheduler(), blocks.alone():
+        found = blocks.run(lambda n: (n, threading.get_ident()), [(0,), (1,)], name="test")
+        assert blocks.n_threads() == 1
+        with blocks.alone():
+            assert list(blocks.track(2, name="test")) == [0, 1]
+        assert blocks.n_threads() == 1
+        with ThreadPoolExecutor(1) as pool:
+            others = pool.submit(blocks.n_threads).result()
+    assert found == [(0, threading.get_ident()), (1, threading.get_ident())]
+    assert blocks.n_threads() == others == blocks.CPU_COUNT
+
+
+def test_alone_ends_with_an_error_too() -> None:
+    with pytest.raises(ZeroDivisionError), blocks.alone():
+        blocks.run(lambda: 1 // 0, [()], name="test")
+    assert blocks.n_threads() == blocks.CPU_COUNT
+
+
+def blas_threads() -> set[int]:
+    return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
+
+
+def test_blas_is_limited_once_until_the_outermost_ends() -> None:
+    with (
+        threadpool_limits(2, "blas"),
+        mock.patch.object(blocks, "threadpool_limits", wraps=threadpool_limits) as limits,
+    ):
+        assert blas_threads() == {2}
+        with blocks.ONE_BLAS_THREAD:
+            with blocks.alone(), blocks.ONE_BLAS_THREAD:
+                assert blas_threads() == {1}
+            blocks.run(slow_first, [(5, 0)], name="test")
+            assert blas_threads() == {1}
+        assert limits.call_count == 1
+        assert blas_threads() == {2}
+
+
+@pytest.mark.slow
+def test_a_task_of_a_cluster_may_have_block_tasks_of_its_own(cluster_client: Client) -> None:
+    """It does not wait for a worker, though all of them are taken."""
+
+    def outer(n: int) -> list[int]:
+        with blocks.alone():
+            assert blocks.active_client() is None
+            shared = blocks.share(n)
+            return blocks.run(lambda m: shared * m, [(1,), (2,)], name="inner")
+
+    with cluster_client.as_current():
+        found = blocks.run(outer, [(n,) for n in range(6)], name="outer")
+    assert found == [[n, 2 * n] for n in range(6)]

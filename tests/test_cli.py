@@ -376,6 +376,7 @@ def test_a_fit_resumes_as_if_it_had_not_been_stopped(
         (["--monitor", "ndcg@10"], "--monitor is given without --split; expected both, as --split"),
         (["--patience", 2], "--patience is given without --monitor; expected both, as --monitor"),
         (["--resume"], "--resume is given without --checkpoint; expected both, as --checkpoint"),
+        (["--checkpoint-every", "5min"], "--checkpoint-every is given without --checkpoint; expec"),
         (["--split", "time:0.2", "--monitor", "f7"], "metric 'f7' is unknown; expected some of: r"),
         (["--split", "time:0.2", "--monitor", "ndcg"], "metric 'ndcg' is unknown; expected one of"),
         (["--split", "time:0.2", "--monitor", "rmse"], "rmse needs predicted values, and this"),

@@ -19,8 +19,9 @@ from dasrec import store
 from dasrec.cli import main
 from dasrec.models import MODELS
 from dasrec.schema import MODEL_KIND
+from dasrec.search.schedule import STRATEGIES
 from dasrec.testing import planted_ratings
-from tests.snippets import python_blocks
+from tests.snippets import python_blocks, run_page
 from tests.test_layers import FILES, ROW_OF
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -102,6 +103,21 @@ def test_the_format_can_be_read_without_dasrec(
     exec(compile(block, "format.md", "exec"), {})
     whole = dasrec.open_interactions("log.store")
     assert str((whole.n_users, whole.n_items)) in capsys.readouterr().out
+
+
+def test_the_search_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = run_page("search.md")
+    assert set(names["found"].best_params) == {"regularization", "factors"}
+    assert 0.1 <= names["best"].best_params_["model__regularization"] <= 1
+    (block,) = re.findall(r"```sh\n(.*?)```", text_of("docs/search.md"), re.S)
+    Path("search.html").unlink()
+    result = CliRunner().invoke(main, shlex.split(block.replace("\\\n", " "))[1:])
+    assert result.exit_code == 0, result.output
+    assert Path("search.html").is_file()
+    rows = table_rows(section("docs/search.md", "Strategies"))
+    assert [quoted(row[0])[0] for row in rows] == ["grid", "random", "halving", "hyperband"]
+    assert sorted(quoted(row[0])[0] for row in rows) == sorted(STRATEGIES)
 
 
 def test_the_readme_names_what_there_is() -> None:

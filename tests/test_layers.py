@@ -47,7 +47,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("recommend", "explain", "rerank"),
     ("datasets", "testing"),
     ("serve", "report", "dashboard"),
-    ("pages",),
+    ("pages", "search_report"),
     ("cluster",),
     ("demo",),
     ("console",),
@@ -64,13 +64,14 @@ SHARED = {
     "normalise": ("base",),
     "models": ("base", "alternating"),
     "metrics": ("base",),
+    "search": ("base",),
     "cli": ("options",),
 }
 
 # The rooms that may import a library; every room may import those that are not listed.
 DOORS: dict[str, set[str]] = {
     "anndata": {"interop"},
-    "bokeh": {"report", "dashboard"},
+    "bokeh": {"report", "search_report", "dashboard"},
     "click": {"console", "cli"},
     "dask.dataframe": {"events", "interop"},
     "dask.distributed": {"cluster"},

@@ -24,6 +24,7 @@ from dasrec import (
 )
 from dasrec.medium import CACHE, BlockCache
 from dasrec.schema import ITEM_USERS, USER_ITEMS
+from dasrec.split import split_random
 from dasrec.testing import planted_matrix
 
 LARGE = 2**30
@@ -160,6 +161,27 @@ def test_with_and_without_the_cache_a_fit_gives_the_same_bits(
     assert found[0] == found[1] == found[2]
     assert n_reads[0] > n_reads[1] > n_reads[2]
     assert n_reads[0] - n_reads[2] == 3 * n_blocks
+
+
+def test_fits_side_by_side_share_blocks_of_the_same_view(
+    data: Interactions, reads: list[tuple[Any, ...]]
+) -> None:
+    """Another view of the store has blocks of its own."""
+    other = split_random(data, 0.5, rng=0).train
+    n_reads = []
+
+    def fit_another(view: Interactions) -> None:
+        before = len(reads)
+        ImplicitALS(factors=2, iterations=1, rng=1).fit(view, training=Training(memory="100GB"))
+        n_reads.append(len(reads) - before)
+
+    with mock.patch("dasrec.plan.limit", return_value=LARGE):
+        for view in (data, other):
+            training = Training(callbacks=[lambda _, v=view: fit_another(v)], memory="100GB")
+            ImplicitALS(factors=2, iterations=1, rng=0).fit(data, training=training)
+    n_blocks = sum(len(data.cuts(side)) - 1 for side in (USER_ITEMS, ITEM_USERS))
+    assert n_reads[0] == 0
+    assert n_reads[1] >= n_blocks
 
 
 def test_an_interrupted_fit_keeps_no_blocks(data: Interactions) -> None:

@@ -82,7 +82,7 @@ def test_what_is_foreseen_is_near_what_happens(log: pd.DataFrame, tmp_path: Path
 
 @pytest.mark.parametrize("needed", [1, 2, 3])
 def test_a_budget_bounds_the_tasks_at_a_time(needed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "CPU_COUNT", 3)
+    monkeypatch.setattr(blocks, "CPU_COUNT", 3)
     table = pd.DataFrame({"u": np.arange(10), "i": np.arange(10)})
     events = dasrec.read_events(table, user="u", item="i")
     base, task = 10**9, plan._task_bytes(10, len(events.sources))

@@ -244,6 +244,10 @@ def test_no_iteration_begins_that_would_end_later(
             ({"time_limit": each}, f"time_limit is {each!r}; expected seconds above 0, or text")
             for each in (0, -1, -0.5, "0", "soon", "", "NaT", float("nan"), True, [60], "-5min")
         ),
+        *(
+            ({"checkpoint_every": each}, f"checkpoint_every is {each!r}; expected seconds above 0")
+            for each in (0, "often")
+        ),
         ({"memory": "plenty"}, "memory is 'plenty'; expected bytes or a text like"),
     ],
 )
@@ -278,6 +282,23 @@ def test_the_checkpoint_is_a_whole_model_after_each_iteration(
     for number, each in enumerate(found, 1):
         assert each == learned(make().set_params(iterations=number).fit(data))
     assert len(found) == ITERATIONS
+
+
+def test_between_two_saves_some_time_may_pass(data: Interactions, tmp_path: Path) -> None:
+    """Each iteration lasts 100 s; the last one is saved in any case, and it can be taken up."""
+    place, found = tmp_path / "model", []
+    clock = SimpleNamespace(monotonic=lambda: 100 * len(found), perf_counter=time.perf_counter)
+
+    def look(record: Record) -> None:
+        found.append(n_done(load_model(place)) if place.exists() else 0)
+
+    with mock.patch("dasrec.training.time", clock):
+        training = Training(checkpoint=place, checkpoint_every="250s", callbacks=[look])
+        implicit(iterations=6).fit(data, training=training)
+    assert found == [0, 0, 0, 4, 4, 6]
+    again = Training(checkpoint=place, checkpoint_every=1e-9, resume=True)
+    resumed = implicit(iterations=8).fit(data, training=again)
+    assert learned(resumed) == learned(implicit(iterations=8).fit(data))
 
 
 def test_a_place_that_holds_a_store_is_refused_and_stays(data: Interactions) -> None:

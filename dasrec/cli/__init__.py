@@ -11,7 +11,7 @@ import click
 
 import dasrec
 from dasrec import cluster
-from dasrec.cli import features, models, start, stores
+from dasrec.cli import features, models, search, start, stores
 from dasrec.cli.options import WHEN_STOPPED
 from dasrec.errors import DasrecError, LeakageWarning
 
@@ -76,6 +76,7 @@ for command in (
     stores.verify_command,
     models.split_command,
     models.fit_command,
+    search.search_command,
     models.evaluate_command,
     models.recommend_command,
     models.report_command,

@@ -17,6 +17,7 @@ from dasrec.cli.options import (
     SectionCommand,
     as_json_option,
     lengths_option,
+    make_model,
     overwrite_option,
     section_option,
     seed_option,
@@ -31,7 +32,16 @@ from dasrec.report import write_page
 _parameter = partial(section_option, "Parameters of the model")
 _control = partial(section_option, "Course of the fit", default=None)
 
-_CONTROLS = ("memory", "time_limit", "log", "monitor", "patience", "checkpoint", "resume")
+_CONTROLS = (
+    "memory",
+    "time_limit",
+    "log",
+    "monitor",
+    "patience",
+    "checkpoint",
+    "checkpoint_every",
+    "resume",
+)
 
 
 @click.command("split")
@@ -87,6 +97,7 @@ def split_command(
 @_control("--monitor", metavar="METRIC", help="Measure on --split as it goes, like ndcg@10.")
 @_control("--patience", type=int, metavar="N", help="Stop after N iterations without a better one.")
 @_control("--checkpoint", metavar="PLACE", help="Save the model there after each iteration.")
+@_control("--checkpoint-every", metavar="TIME", help="Let so much time pass between two saves.")
 @_control("--resume", is_flag=True, help="Go on from the checkpoint, if one is there.")
 @click.option(
     "--split", "split_text", metavar="SPLIT", help="Train on its first part: time:0.2, last:1, ..."
@@ -114,7 +125,7 @@ def fit_command(
     """
     given = {name: value for name, value in options.items() if value is not None}
     controls = {name: given.pop(name) for name in _CONTROLS if name in given}
-    model = _make_model(kind, seed, given)
+    model = make_model(kind, seed, given)
     _check_controls(model, controls, model_place, split_text)
     interactions = dasrec.open_interactions(store)
     split = None
@@ -142,17 +153,19 @@ def _check_controls(
 ) -> None:
     """Refuse what goes with no such model, or not together, in the words of the command line."""
     options = ", ".join(f"--{name.replace('_', '-')}" for name in controls)
-    if controls and "solver" not in model.get_params():
+    if controls and not model.stepwise:
         msg = f"{model.name} is not fitted step by step; leave out {options}"
         raise InputError(msg)
     present = {*controls, "split"} if split else {*controls}
     for name, needed, example in (
         ("monitor", "split", "time:0.2"),
         ("patience", "monitor", "ndcg@10"),
+        ("checkpoint_every", "checkpoint", "my-checkpoint"),
         ("resume", "checkpoint", "my-checkpoint"),
     ):
         if name in controls and needed not in present:
-            msg = f"--{name} is given without --{needed}; expected both, as --{needed} {example}"
+            option = name.replace("_", "-")
+            msg = f"--{option} is given without --{needed}; expected both, as --{needed} {example}"
             raise InputError(msg)
     if "monitor" in controls:
         choose_metrics(
@@ -161,11 +174,12 @@ def _check_controls(
     if "checkpoint" in controls and files.absolute(controls["checkpoint"]) == files.absolute(place):
         msg = f"--checkpoint is the place of the model, {place}; choose another"
         raise InputError(msg)
-    if "time_limit" in controls:
-        controls["time_limit"] = _time_limit(controls["time_limit"])
+    for name in ("time_limit", "checkpoint_every"):
+        if name in controls:
+            controls[name] = _time(controls[name])
 
 
-def _time_limit(text: str) -> float | str:
+def _time(text: str) -> float | str:
     """Return seconds, if no unit is given."""
     try:
         return float(text)
@@ -178,15 +192,6 @@ def _before(controls: dict[str, Any]) -> dasrec.Model | None:
     place = controls.get("checkpoint", "")
     is_there = "resume" in controls and versions.list_versions(files.absolute(place))
     return dasrec.load_model(place) if is_there else None
-
-
-def _make_model(kind: str, seed: int | None, given: dict[str, Any]) -> dasrec.Model:
-    known = MODELS[kind]().get_params()
-    for name in given:
-        if name not in known:
-            msg = f"{kind} has no {name}; it has: {', '.join(known) or 'no parameters'}"
-            raise InputError(msg)
-    return MODELS[kind](**given, **({"rng": seed} if "rng" in known else {}))
 
 
 def _split_for(

@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+from dasrec.errors import InputError
+from dasrec.models import MODELS, Model
+
 
 class SectionOption(click.Option):
     """An option that ``--help`` lists under a heading of its own."""
@@ -60,3 +63,13 @@ def _lengths(ctx: click.Context, param: click.Parameter, value: str) -> tuple[in
 lengths_option = click.option(
     "--n", default="10", show_default=True, callback=_lengths, help="List lengths, like 10,20."
 )
+
+
+def make_model(kind: str, seed: int | None, given: dict[str, Any]) -> Model:
+    """Return an unfitted model with some parameters."""
+    known = MODELS[kind]().get_params()
+    for name in given:
+        if name not in known:
+            msg = f"{kind} has no {name}; it has: {', '.join(known) or 'no parameters'}"
+            raise InputError(msg)
+    return MODELS[kind](**given, **({"rng": seed} if "rng" in known else {}))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import xarray as xr
@@ -32,6 +32,7 @@ INIT_SCALE = 0.1
 class Alternating(Model):
     """What both objectives share: alternate half-sweeps over row blocks of the store."""
 
+    stepwise: ClassVar[bool] = True
     factors: int
     regularization: float
     iterations: int
@@ -91,6 +92,7 @@ class Alternating(Model):
                 best = state
             if medium.place is not None:
                 drop(medium.place, but=state[:2])
+        course.finish(self)
         return best
 
     def _iterate(

@@ -43,6 +43,8 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
     name: ClassVar[str]
     predicts_values: ClassVar[bool] = False
     """Whether scores are on the scale of the stored values, so that RMSE means something."""
+    stepwise: ClassVar[bool] = False
+    """Whether a fit goes in iterations that :class:`dasrec.Training` can watch and resume."""
 
     user_ids_: Vocabulary
     item_ids_: Vocabulary
