@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,9 @@ from dasrec import blocks
 from dasrec.errors import InputError
 from dasrec.interactions import Interactions
 from dasrec.kernels.conjugate import refine_rows
+from dasrec.kernels.nonnegative import nonnegative_rows
 from dasrec.kernels.solve import solve_rows
+from dasrec.kernels.subspace import sweep_rows
 from dasrec.memory import block_cells, check_fits
 from dasrec.plan import room
 from dasrec.schema import ITEM_USERS, USER_ITEMS
@@ -35,11 +37,14 @@ class Half:
     Attributes
     ----------
     vectors : float32, shape (n_columns, k): v, in the basis R
-    base : float32, shape (k,)
+    base : float32, shape (k,); with ``n_bounded``, float32, shape (k, k), not only its diagonal
     rotation : float32, shape (k, k), or None: R; rows start, and are solved, in it
     offsets : float32, shape (n_columns,), or None: explicit: what is predicted without x
     start : float32, shape (n_rows, k), not in R yet, or None: zeros
-    tolerance : float or None: of conjugate gradients; None solves exactly
+    tolerance : float or None: what the objective of a row may be above its least value, in terms of
+        what it is without x; None solves exactly
+    subspace : bool: go over blocks of entries once, whatever is left then
+    n_bounded : int: how many entries of a row, which come first, may not be negative
     """
 
     vectors: Floats
@@ -51,6 +56,12 @@ class Half:
     exponent: float
     start: Floats | None = None
     tolerance: float | None = None
+    subspace: bool = False
+    n_bounded: int = 0
+
+    def precise(self) -> Half:
+        """Solve as exactly as float32 goes: no later sweep mends what is left undone."""
+        return self if self.tolerance is None else replace(self, tolerance=1e-8, subspace=False)
 
 
 @dataclass(frozen=True)
@@ -207,6 +218,19 @@ def eigenbasis(vectors: Floats) -> tuple[NDArray[np.float64], Floats]:
     return np.maximum(values, 0), rotation.astype(np.float32)
 
 
+def common_form(
+    vectors: Floats, *, diagonal: bool
+) -> tuple[Floats, NDArray[np.float64], Floats | None]:
+    """Return vectors, V'V of them, and the basis they are in, as :class:`Half` takes them.
+
+    If it is to be diagonal, they are rotated into its eigenbasis, and V'V is its diagonal.
+    """
+    if not diagonal:
+        return vectors, gram(vectors), None
+    values, rotation = eigenbasis(vectors)
+    return rotate(vectors, rotation), values, rotation
+
+
 def _by_rows(multiply: Callable[[Floats], Floats], vectors: Floats) -> Iterator[Floats]:
     vectors = np.require(vectors, requirements=("C", "A"))  # else NumPy multiplies without BLAS
     parts = [vectors[first : first + _ROWS] for first in range(0, len(vectors), _ROWS)]
@@ -269,7 +293,12 @@ def _solve(
         start = half.start[first : first + len(ridge)]
         if half.rotation is not None:
             start = start @ half.rotation
-    found: tuple[Floats, NDArray[np.float64], NDArray[np.float64]] = refine_rows(
-        rows, half.vectors, half.base, ridge, start, half.tolerance
-    )
+    fixed = (rows, half.vectors, half.base, ridge, start)
+    found: tuple[Floats, NDArray[np.float64], NDArray[np.float64]]
+    if half.n_bounded:
+        found = nonnegative_rows(*fixed, half.tolerance, half.n_bounded)
+    elif half.subspace:
+        found = sweep_rows(*fixed)
+    else:
+        found = refine_rows(*fixed, half.tolerance)
     return found

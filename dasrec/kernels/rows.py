@@ -245,11 +245,10 @@ def solve_dual(sums: Sums, n: int, inverse: Floats, x: Floats) -> bool:
         system[i, i] += np.float32(1)
     if not cholesky_solve(system, goal, n):
         return False
-    scale = x.copy()
     x[:] = 0
     for i in range(n):
         for p in range(k):
             x[p] += tile[i, p] * goal[i]
     for p in range(k):
-        x[p] *= scale[p]
+        x[p] *= np.sqrt(inverse[p])
     return True

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import xarray as xr
@@ -17,13 +17,12 @@ from dasrec.errors import InputError
 from dasrec.interactions import Interactions
 from dasrec.models.base import Model, label, label_factors
 from dasrec.schema import ITEM, ITEM_USERS, USER, USER_ITEMS
-from dasrec.sweeps import CACHE, Half, Swept, eigenbasis, gram, plan_fit, rotate, sweep
+from dasrec.sweeps import CACHE, Half, Swept, common_form, gram, plan_fit, rotate, sweep
 from dasrec.training import Course, Record, Training
 from dasrec.typing import Floats, Rng, Side
 
-_PRECISE = 1e-8
 _FEW_FACTORS = 16  # with more of them conjugate gradients are quicker, whatever the rows
-Solver = Literal["auto", "exact", "cg"]
+Solver = Literal["auto", "exact", "cg", "subspace"]
 
 INIT_SCALE = 0.1
 """Standard deviation of the length of an initial item vector."""
@@ -37,6 +36,7 @@ class _Alternating(Model):
     iterations: int
     solver: Solver
     tolerance: float
+    nonnegative: bool
     rng: Rng
     seed_: xr.DataArray
     history_: xr.Dataset
@@ -45,8 +45,12 @@ class _Alternating(Model):
         check_count(self.factors, name="factors")
         check_count(self.iterations, name="iterations")
         check_number(self.regularization, name="regularization", above=0)
-        check_choice(self.solver, name="solver", choices=("auto", "exact", "cg"))
+        check_choice(self.solver, name="solver", choices=get_args(Solver))
         check_number(self.tolerance, name="tolerance", above=0)
+        check_choice(self.nonnegative, name="nonnegative", choices=(True, False))
+        if self.nonnegative and self.solver != "auto":
+            msg = f"solver is {self.solver!r}; rows that may not be negative have their own: 'auto'"
+            raise InputError(msg)
 
     def _learn(self, interactions: Interactions, training: Training) -> None:
         plan = plan_fit(interactions, factors=self.factors, memory=training.memory)
@@ -96,10 +100,11 @@ class _Alternating(Model):
         return users, by_item.vectors, {**facts, "gap": gap, "seconds": seconds}
 
     def _tolerance(self) -> float | None:
-        """Return what conjugate gradients are to reach, or None for direct solutions."""
-        if self.solver == "auto":
-            return None if self.factors <= _FEW_FACTORS else self.tolerance
-        return None if self.solver == "exact" else self.tolerance
+        """Return what rows are to reach, or None for direct solutions."""
+        direct = self.solver == "exact"
+        if self.solver == "auto" and not self.nonnegative:
+            direct = self.factors <= _FEW_FACTORS
+        return None if direct else self.tolerance
 
     def _state(self) -> tuple[Floats, Floats]:
         """Return what an iteration starts from."""
@@ -107,7 +112,8 @@ class _Alternating(Model):
 
     def _first_items(self, n_items: int, seed: int) -> Floats:
         draw = np.random.default_rng(seed).standard_normal((n_items, self.factors), np.float32)
-        return draw * np.float32(INIT_SCALE / np.sqrt(self.factors))
+        draw *= np.float32(INIT_SCALE / np.sqrt(self.factors))
+        return np.abs(draw) if self.nonnegative else draw
 
     def _prepare(self, interactions: Interactions) -> None:
         """Learn what does not change from one iteration to the next."""
@@ -189,6 +195,7 @@ class ImplicitALS(_Alternating):
         iterations: int = 15,
         solver: Solver = "auto",
         tolerance: float = 1e-5,
+        nonnegative: bool = False,
         rng: Rng = None,
     ) -> None:
         self.factors = factors
@@ -198,6 +205,7 @@ class ImplicitALS(_Alternating):
         self.iterations = iterations
         self.solver = solver
         self.tolerance = tolerance
+        self.nonnegative = nonnegative
         self.rng = rng
 
     def _check(self) -> None:
@@ -210,10 +218,10 @@ class ImplicitALS(_Alternating):
         self.item_shares_ = label((counts / interactions.n_users).astype(np.float32), ITEM)
 
     def _half(self, vectors: Floats, start: Floats | None, n_rows: int) -> Half:
-        values, rotation = eigenbasis(vectors)
+        vectors, form, rotation = common_form(vectors, diagonal=not self.nonnegative)
         return Half(
-            vectors=rotate(vectors, rotation),
-            base=(self.unobserved_weight * values).astype(np.float32),
+            vectors=vectors,
+            base=(self.unobserved_weight * form).astype(np.float32),
             rotation=rotation,
             offsets=None,
             scale=self.regularization,
@@ -221,6 +229,8 @@ class ImplicitALS(_Alternating):
             exponent=self.regularization_exponent,
             start=start,
             tolerance=self._tolerance(),
+            subspace=self.solver == "subspace",
+            n_bounded=self.factors if self.nonnegative else 0,
         )
 
     def _state(self) -> tuple[Floats, Floats]:
@@ -244,10 +254,11 @@ class ImplicitALS(_Alternating):
     def fold_in(self, interactions: Interactions) -> Floats:
         """Solve every user's vector from these interactions, items held fixed."""
         self.check_belongs(interactions)
-        half = _precise(self._half(self.item_factors_.values, None, interactions.n_items))
-        rotated = sweep(interactions, USER_ITEMS, half).vectors
-        assert half.rotation is not None
-        return _with_fallback(rotate(rotated, np.ascontiguousarray(half.rotation.T)))
+        half = self._half(self.item_factors_.values, None, interactions.n_items).precise()
+        users = sweep(interactions, USER_ITEMS, half).vectors
+        if half.rotation is not None:
+            users = rotate(users, np.ascontiguousarray(half.rotation.T))
+        return _with_fallback(users)
 
 
 class ALS(_Alternating):
@@ -296,7 +307,7 @@ class ALS(_Alternating):
     user_factors_: xr.DataArray
     item_factors_: xr.DataArray
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that can be tuned
         self,
         *,
         factors: int = 32,
@@ -305,6 +316,7 @@ class ALS(_Alternating):
         biases: bool = True,
         solver: Solver = "auto",
         tolerance: float = 1e-5,
+        nonnegative: bool = False,
         rng: Rng = None,
     ) -> None:
         self.factors = factors
@@ -313,6 +325,7 @@ class ALS(_Alternating):
         self.biases = biases
         self.solver = solver
         self.tolerance = tolerance
+        self.nonnegative = nonnegative
         self.rng = rng
 
     def _check(self) -> None:
@@ -326,7 +339,9 @@ class ALS(_Alternating):
             msg = "there are no interactions to learn from; choose a smaller test part"
             raise InputError(msg)
         self._n = n
-        self.mean_ = label(np.array(total / n, np.float32))
+        # what is never negative, with a mean before it, would tell nothing below the mean
+        mean = total / n if self.biases or not self.nonnegative else 0.0
+        self.mean_ = label(np.array(mean, np.float32))
 
     def _first_items(self, n_items: int, seed: int) -> Floats:
         return np.column_stack([super()._first_items(n_items, seed), np.zeros(n_items, np.float32)])
@@ -335,9 +350,10 @@ class ALS(_Alternating):
         # the bias of a row is the weight of a constant 1 beside the other side's factors
         del n_rows
         ones = np.full((len(vectors), 1), self.biases, np.float32)
+        k = vectors.shape[1]
         return Half(
             vectors=np.column_stack([vectors[:, :-1], ones]),
-            base=np.zeros(vectors.shape[1], np.float32),
+            base=np.zeros((k, k) if self.nonnegative else k, np.float32),
             rotation=None,
             offsets=vectors[:, -1] + self.mean_.values,
             scale=self.regularization,
@@ -345,6 +361,8 @@ class ALS(_Alternating):
             exponent=1.0,
             start=start,
             tolerance=self._tolerance(),
+            subspace=self.solver == "subspace",
+            n_bounded=self.factors if self.nonnegative else 0,
         )
 
     def _state(self) -> tuple[Floats, Floats]:
@@ -372,7 +390,7 @@ class ALS(_Alternating):
         """Solve every user's vector and bias from these interactions, items held fixed."""
         self.check_belongs(interactions)
         items = np.column_stack([self.item_factors_.values, self.item_biases_.values])
-        half = _precise(self._half(items, None, interactions.n_items))
+        half = self._half(items, None, interactions.n_items).precise()
         return self._with_mean(sweep(interactions, USER_ITEMS, half).vectors)
 
     def _with_mean(self, users: Floats) -> Floats:
@@ -382,11 +400,6 @@ class ALS(_Alternating):
     def _item_vectors(self) -> Floats:
         biases = self.item_biases_.values[:, None]
         return np.column_stack([self.item_factors_.values, np.ones_like(biases), biases])
-
-
-def _precise(half: Half) -> Half:
-    """Solve as exactly as float32 goes: no later sweep mends what is left undone."""
-    return half if half.tolerance is None else replace(half, tolerance=_PRECISE)
 
 
 def _with_fallback(users: Floats) -> Floats:
