@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from dask.system import CPU_COUNT
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from dasrec import blocks
+from dasrec.checks import check_choice, check_number
 from dasrec.errors import InputError
 from dasrec.interactions import Interactions
 from dasrec.kernels.conjugate import refine_rows
@@ -25,7 +26,20 @@ from dasrec.plan import room
 from dasrec.schema import ITEM_USERS, USER_ITEMS
 from dasrec.typing import CsrBlock, Floats, Side
 
+Solver = Literal["auto", "exact", "cg", "subspace"]
+
+_FEW_FACTORS = 16  # with more of them conjugate gradients are quicker, whatever the rows
 _ROWS = 2**14  # that are multiplied at a time: the same bits whatever the number of threads
+
+
+def check_solver(solver: Solver, tolerance: float, *, nonnegative: bool) -> None:
+    """Refuse a solver that is unknown, or that cannot keep factors from being negative."""
+    check_choice(solver, name="solver", choices=get_args(Solver))
+    check_number(tolerance, name="tolerance", above=0)
+    check_choice(nonnegative, name="nonnegative", choices=(True, False))
+    if nonnegative and solver != "auto":
+        msg = f"solver is {solver!r} and nonnegative is True; expected 'auto': only one solver can"
+        raise InputError(msg)
 
 
 @dataclass(frozen=True)
@@ -59,9 +73,29 @@ class Half:
     subspace: bool = False
     n_bounded: int = 0
 
+    def solved_by(
+        self, solver: Solver, tolerance: float, *, factors: int, nonnegative: bool
+    ) -> Half:
+        """Add how rows are solved, of a model with so many factors."""
+        direct = solver == "exact"
+        if solver == "auto" and not nonnegative:
+            direct = factors <= _FEW_FACTORS
+        return replace(
+            self,
+            tolerance=None if direct else tolerance,
+            subspace=solver == "subspace",
+            n_bounded=factors if nonnegative else 0,
+        )
+
     def precise(self) -> Half:
         """Solve as exactly as float32 goes: no later sweep mends what is left undone."""
         return self if self.tolerance is None else replace(self, tolerance=1e-8, subspace=False)
+
+    def turned_back(self, rows: Floats) -> Floats:
+        """Return rows that were solved in the basis R as they are without it."""
+        if self.rotation is None:
+            return rows
+        return rotate(rows, np.ascontiguousarray(self.rotation.T))
 
 
 @dataclass(frozen=True)
@@ -218,7 +252,7 @@ def eigenbasis(vectors: Floats) -> tuple[NDArray[np.float64], Floats]:
     return np.maximum(values, 0), rotation.astype(np.float32)
 
 
-def common_form(
+def form_of(
     vectors: Floats, *, diagonal: bool
 ) -> tuple[Floats, NDArray[np.float64], Floats | None]:
     """Return vectors, V'V of them, and the basis they are in, as :class:`Half` takes them.

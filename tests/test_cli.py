@@ -296,7 +296,7 @@ def test_a_fit_resumes_as_if_it_had_not_been_stopped(
         (["--time-limit", "soon"], "time_limit is 'soon'; expected seconds above 0, or text like"),
         (["--time-limit", "0"], "time_limit is 0.0; expected seconds above 0, or text like"),
         (["--checkpoint", "model"], "--checkpoint is the place of the model, model; choose"),
-        (["--solver", "magic"], "solver is 'magic'; expected one of: auto, exact, cg"),
+        (["--solver", "magic"], "solver is 'magic'; expected one of: auto, exact, cg, subsp"),
         (["--tolerance", 0], "tolerance is 0.0; expected a finite number greater than 0"),
     ],
 )

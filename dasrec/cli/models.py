@@ -42,8 +42,11 @@ _CONTROLS = ("memory", "time_limit", "log", "monitor", "patience", "checkpoint",
 @_parameter("--iterations", type=int, metavar="N", help="Sweeps over both sides, at most.")
 @_parameter("--regularization", type=float, help="Strength of the regularisation.")
 @_parameter("--unobserved-weight", type=float, help="Weight of cells that nobody has used.")
-@_parameter("--solver", help="How rows are solved: auto, exact, or cg (conjugate gradients).")
+@_parameter(
+    "--solver", help="How rows are solved: auto, exact, cg (conjugate gradients), subspace."
+)
 @_parameter("--tolerance", type=float, help="How far from their best cg may leave rows.")
+@_parameter("--nonnegative", is_flag=True, default=None, help="Factors are at least 0.")
 @_control("--memory", metavar="SIZE", help=MEMORY_HELP)
 @_control("--time-limit", metavar="TIME", help="Begin no iteration past it: seconds, or 10min.")
 @_control("--log", metavar="FILE", help="Append each iteration as a line of JSON.")

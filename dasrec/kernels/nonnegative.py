@@ -23,8 +23,8 @@ from dasrec.kernels.rows import (
     sum_up,
 )
 
-_SWEEPS = 4
-"""Sweeps of coordinate descent before a step of Newton's method, which costs as much as ten."""
+_SWEEPS = 8
+"""Sweeps of coordinate descent before a step of Newton's method, which costs some ten of them."""
 
 System = tuple[Floats, Floats, Floats, int]
 """A symmetric k x k, its right-hand side b, its gradient A x - b, and how many entries of x, which
@@ -58,8 +58,8 @@ def _multiply(a: Floats, x: Floats, out: Floats) -> None:
 def _bound(system: System, x: Floats, ridge: float) -> Any:
     """Return what the objective is at most above its least value.
 
-    A is at least ridge I, so from x a step d lowers it by at most -2 g'd - ridge d'd, and the best d
-    within the bounds is known entry by entry.
+    A is at least ridge I, so a step d from x lowers it by at most -2 g'd - ridge d'd, and what makes
+    the most of that within the bounds is known entry by entry.
     """
     _, _, g, n_bounded = system
     gap = np.float32(0)
@@ -91,8 +91,8 @@ def _descend(system: System, x: Floats) -> None:
 def _jump(system: System, step: Step, x: Floats) -> None:
     """Go to the minimum over the entries that are not zero, or as far towards it as is good.
 
-    Where entries would become negative they are zero; then, and if rounding has spoilt the
-    direction, the best point on the way is taken, if there is a better one at all.
+    Entries that would become negative go to zero; then the best point on the way there is taken,
+    if there is a better one at all.
     """
     a, _, g, n_bounded = system
     small, found, d, image, places = step
@@ -140,19 +140,19 @@ def _refine(system: System, step: Step, x: Floats, ridge: float, limit: float) -
     a, b, g, n_bounded = system
     for j in range(n_bounded):
         x[j] = max(x[j], np.float32(0))
-    steps, gap = 0, np.inf
-    while steps < 2 * x.shape[0] + 16:
+    gap = np.inf
+    for _ in range(2 * x.shape[0] + 16):
         g[:] = -b
         _multiply(a, x, g)
         gap = _bound(system, x, ridge)
         if not gap > limit:
             break
-        _jump(system, step, x)
         for _ in range(_SWEEPS):
             _descend(system, x)
             if not _bound(system, x, ridge) > limit:
                 break
-        steps += 1
+        else:
+            _jump(system, step, x)
     return np.float64(gap)
 
 
@@ -191,14 +191,15 @@ def nonnegative_rows(
 
     Notes
     -----
-    Each row sums its k x k normal equations, n k^2 / 2 multiply-adds for n cells. On them steps of
-    Newton's method over the entries that are not zero, k^3 / 6 at most, which end at once where the
-    right ones are, take turns with sweeps of coordinate descent, k^2 each, which find out which
-    ones are. No step raises the objective. InputError if numbers overflow. Bertsekas, "Projected
-    Newton methods for optimization problems with simple constraints", SIAM Journal on Control and
-    Optimization 20 (1982), doi:10.1137/0320018; Franc, Hlavac and Navara, "Sequential
-    coordinate-wise algorithm for the non-negative least squares problem", CAIP 2005,
-    doi:10.1007/11556121_50.
+    Each row sums its k x k normal equations, n k^2 / 2 multiply-adds for n cells. On them it does
+    sweeps of coordinate descent, k^2 each, which find out which entries are zero. If eight are not
+    enough, a step of Newton's method over the others, at most k^3 / 6, goes to their minimum at
+    once, where coordinate descent is slow, and so on in turn. No step raises the objective. The gap
+    is known because the system is at least ridge I. InputError if numbers overflow. Franc, Hlavac
+    and Navara, "Sequential coordinate-wise algorithm for the non-negative least squares problem",
+    CAIP 2005, doi:10.1007/11556121_50; Bertsekas, "Projected Newton methods for optimization
+    problems with simple constraints", SIAM Journal on Control and Optimization 20 (1982),
+    doi:10.1137/0320018.
     """
     indptr, indices, weights, targets = rows
     n_rows, k = indptr.shape[0] - 1, factors.shape[1]

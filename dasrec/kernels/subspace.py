@@ -118,14 +118,17 @@ def _solve_row(
     """Improve x in place; return the row's loss and the gap of its objective."""
     k, n = x.shape[0], row[2].shape[0]
     n_blocks = (k + BLOCK - 1) // BLOCK
-    short = n < k and n <= BLOCK
-    if short:
+    solved = False
+    if n < k and n <= BLOCK:
         # all entries at once take no longer than a pass over blocks
+        for j in range(k):
+            right[j] = 1 / (level[0][j] + level[1])
         gather_weighted(sums[0], sums[1], row[0], row[1])
-        if not solve_dual(sums, n, 1 / (level[0] + level[1]), x):
-            return np.inf, np.inf
+        solved = solve_dual(sums, n, right, x)
+        if not solved:
+            x[:] = 0
     _begin(sums, row, x)
-    for b in range(0 if short else n_blocks):
+    for b in range(0 if solved else n_blocks):
         first, stop = k * b // n_blocks, k * (b + 1) // n_blocks
         d = stop - first
         _descend(sums, row, x, level, first, right[:d], move[:d])
@@ -174,7 +177,9 @@ def sweep_rows(
     n_rows, k = indptr.shape[0] - 1, factors.shape[1]
     solution = start.copy()
     loss, gap = np.zeros(n_rows), np.zeros(n_rows)
-    longest = max(BLOCK, np.max(indptr[1:] - indptr[:-1])) if n_rows else BLOCK
+    longest = BLOCK
+    for row in range(n_rows):
+        longest = max(longest, indptr[row + 1] - indptr[row])
     tile = np.empty((min(longest, max(BLOCK, TILE_BYTES // (4 * k))), k), np.float32)
     small, normal = np.empty((BLOCK, BLOCK), np.float32), np.empty((BLOCK, BLOCK), np.float32)
     sums = (tile, np.empty(tile.shape[0], np.float32), small, normal)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar
 
 import numpy as np
 import xarray as xr
@@ -17,12 +17,9 @@ from dasrec.errors import InputError
 from dasrec.interactions import Interactions
 from dasrec.models.base import Model, label, label_factors
 from dasrec.schema import ITEM, ITEM_USERS, USER, USER_ITEMS
-from dasrec.sweeps import CACHE, Half, Swept, common_form, gram, plan_fit, rotate, sweep
+from dasrec.sweeps import CACHE, Half, Solver, Swept, check_solver, form_of, gram, plan_fit, sweep
 from dasrec.training import Course, Record, Training
 from dasrec.typing import Floats, Rng, Side
-
-_FEW_FACTORS = 16  # with more of them conjugate gradients are quicker, whatever the rows
-Solver = Literal["auto", "exact", "cg", "subspace"]
 
 INIT_SCALE = 0.1
 """Standard deviation of the length of an initial item vector."""
@@ -45,12 +42,7 @@ class _Alternating(Model):
         check_count(self.factors, name="factors")
         check_count(self.iterations, name="iterations")
         check_number(self.regularization, name="regularization", above=0)
-        check_choice(self.solver, name="solver", choices=get_args(Solver))
-        check_number(self.tolerance, name="tolerance", above=0)
-        check_choice(self.nonnegative, name="nonnegative", choices=(True, False))
-        if self.nonnegative and self.solver != "auto":
-            msg = f"solver is {self.solver!r}; rows that may not be negative have their own: 'auto'"
-            raise InputError(msg)
+        check_solver(self.solver, self.tolerance, nonnegative=self.nonnegative)
 
     def _learn(self, interactions: Interactions, training: Training) -> None:
         plan = plan_fit(interactions, factors=self.factors, memory=training.memory)
@@ -99,12 +91,11 @@ class _Alternating(Model):
         gap = by_user.gap + by_item.gap
         return users, by_item.vectors, {**facts, "gap": gap, "seconds": seconds}
 
-    def _tolerance(self) -> float | None:
-        """Return what rows are to reach, or None for direct solutions."""
-        direct = self.solver == "exact"
-        if self.solver == "auto" and not self.nonnegative:
-            direct = self.factors <= _FEW_FACTORS
-        return None if direct else self.tolerance
+    def _solved(self, half: Half) -> Half:
+        """Add how rows are solved."""
+        return half.solved_by(
+            self.solver, self.tolerance, factors=self.factors, nonnegative=self.nonnegative
+        )
 
     def _state(self) -> tuple[Floats, Floats]:
         """Return what an iteration starts from."""
@@ -154,12 +145,15 @@ class ImplicitALS(_Alternating):
         1 scales the regularisation with activity and with the size of the catalogue, 0 makes it
         the same for all; at 0.5 one ``regularization`` suits catalogues of very different sizes.
     iterations : int
-    solver : {"auto", "exact", "cg"}
-        How rows are solved: directly, or by conjugate gradients; "auto" takes the former up to 16
-        factors.
+    solver : {"auto", "exact", "cg", "subspace"}
+        How rows are solved: directly, by conjugate gradients, or lowered by one pass over blocks of
+        32 factors (iALS++); "auto" is direct up to 16 factors, and "cg" beyond.
     tolerance : float, > 0
-        Of conjugate gradients: what the objective of a row may be above its least value, in terms
-        of what it is without factors. ``gap`` in the history adds up what it may be for all rows.
+        What "cg" may leave the objective of a row above its least value, in terms of what it is
+        without factors. ``gap`` in the history adds up what it may be for all rows.
+    nonnegative : bool
+        Whether factors are at least 0, so that they add up and take nothing away; their solver has
+        no name but "auto", and keeps to ``tolerance``.
     rng : int, numpy.random.Generator or None
         Seed of the initial item vectors.
 
@@ -218,8 +212,8 @@ class ImplicitALS(_Alternating):
         self.item_shares_ = label((counts / interactions.n_users).astype(np.float32), ITEM)
 
     def _half(self, vectors: Floats, start: Floats | None, n_rows: int) -> Half:
-        vectors, form, rotation = common_form(vectors, diagonal=not self.nonnegative)
-        return Half(
+        vectors, form, rotation = form_of(vectors, diagonal=not self.nonnegative)
+        half = Half(
             vectors=vectors,
             base=(self.unobserved_weight * form).astype(np.float32),
             rotation=rotation,
@@ -228,10 +222,8 @@ class ImplicitALS(_Alternating):
             shift=self.unobserved_weight * n_rows,
             exponent=self.regularization_exponent,
             start=start,
-            tolerance=self._tolerance(),
-            subspace=self.solver == "subspace",
-            n_bounded=self.factors if self.nonnegative else 0,
         )
+        return self._solved(half)
 
     def _state(self) -> tuple[Floats, Floats]:
         return self.user_factors_.values, self.item_factors_.values
@@ -255,10 +247,7 @@ class ImplicitALS(_Alternating):
         """Solve every user's vector from these interactions, items held fixed."""
         self.check_belongs(interactions)
         half = self._half(self.item_factors_.values, None, interactions.n_items).precise()
-        users = sweep(interactions, USER_ITEMS, half).vectors
-        if half.rotation is not None:
-            users = rotate(users, np.ascontiguousarray(half.rotation.T))
-        return _with_fallback(users)
+        return _with_fallback(half.turned_back(sweep(interactions, USER_ITEMS, half).vectors))
 
 
 class ALS(_Alternating):
@@ -280,12 +269,11 @@ class ALS(_Alternating):
     iterations : int
     biases : bool
         Whether users and items have biases; the mean is there anyway.
-    solver : {"auto", "exact", "cg"}
-        How rows are solved: directly, or by conjugate gradients; "auto" takes the former up to 16
-        factors.
-    tolerance : float, > 0
-        Of conjugate gradients: what the objective of a row may be above its least value, in terms
-        of what it is without factors. ``gap`` in the history adds up what it may be for all rows.
+    solver, tolerance : see :class:`ImplicitALS`
+    nonnegative : bool
+        Whether factors are at least 0; biases are free. Factors then only add to mean and biases,
+        which are what is left to who and what has no taste at all. Without biases there is no mean
+        either (``mean_`` is 0), since nothing could be predicted below it: r_ui = p_u . q_i.
     rng : int, numpy.random.Generator or None
         Seed of the initial item vectors.
 
@@ -350,20 +338,17 @@ class ALS(_Alternating):
         # the bias of a row is the weight of a constant 1 beside the other side's factors
         del n_rows
         ones = np.full((len(vectors), 1), self.biases, np.float32)
-        k = vectors.shape[1]
-        return Half(
+        half = Half(
             vectors=np.column_stack([vectors[:, :-1], ones]),
-            base=np.zeros((k, k) if self.nonnegative else k, np.float32),
+            base=np.zeros((vectors.shape[1],) * (2 if self.nonnegative else 1), np.float32),
             rotation=None,
             offsets=vectors[:, -1] + self.mean_.values,
             scale=self.regularization,
             shift=0.0,
             exponent=1.0,
             start=start,
-            tolerance=self._tolerance(),
-            subspace=self.solver == "subspace",
-            n_bounded=self.factors if self.nonnegative else 0,
         )
+        return self._solved(half)
 
     def _state(self) -> tuple[Floats, Floats]:
         return (
