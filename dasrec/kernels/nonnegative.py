@@ -13,13 +13,13 @@ from dasrec.kernels.rows import (
     OVERFLOW,
     TILE,
     TINY,
-    Cells,
     Doubles,
     Floats,
     Ints,
     Rows,
     cholesky_solve,
     row_loss,
+    squares,
     sum_up,
 )
 
@@ -58,8 +58,8 @@ def _multiply(a: Floats, x: Floats, out: Floats) -> None:
 def _bound(system: System, x: Floats, ridge: float) -> Any:
     """Return what the objective is at most above its least value.
 
-    A is at least ridge I, so a step d from x lowers it by at most -2 g'd - ridge d'd, and what makes
-    the most of that within the bounds is known entry by entry.
+    A is at least ridge I, so a step d from x lowers it by at most -2 g'd - ridge d'd, and what
+    makes the most of that within the bounds is known entry by entry.
     """
     _, _, g, n_bounded = system
     gap = np.float32(0)
@@ -122,16 +122,6 @@ def _jump(system: System, step: Step, x: Floats) -> None:
         for j in range(k):
             x[j] += length * d[j]
             g[j] += length * image[j]
-
-
-@njit(cache=True, nogil=True, fastmath=FAST)
-def _squares(cells: Cells) -> float:
-    """Return sum c t^2."""
-    _, c, t = cells
-    total = 0.0
-    for i in range(c.shape[0]):
-        total += c[i] * t[i] * t[i]
-    return total
 
 
 @njit(cache=True, nogil=True)
@@ -219,7 +209,7 @@ def nonnegative_rows(
         cells = (indices[own], weights[own], targets[own])
         sum_up(sums, factors, cells, b)
         _fill(a, base, ridge[row])
-        limit = max(tolerance * _squares(cells), TINY)
+        limit = max(tolerance * squares(cells), TINY)
         gap[row] = _refine((a, b, g, n_bounded), step, x, ridge[row], limit)
         loss[row] = row_loss(x, factors, cells)
         if not loss[row] + gap[row] < np.inf:

@@ -129,6 +129,16 @@ def sum_up(sums: Sums, factors: Floats, cells: Cells, right: Floats) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
+def squares(cells: Cells) -> Any:
+    """Return sum c t^2, in float32: infinite where numbers are too large for the solvers."""
+    _, c, t = cells
+    total = np.float32(0)
+    for i in range(c.shape[0]):
+        total += c[i] * t[i] * t[i]
+    return total
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
 def row_loss(x: Floats, factors: Floats, cells: Cells) -> float:
     """Return sum of c (t - v . x)^2 over a row's cells, in float64."""
     indices, c, t = cells

@@ -21,6 +21,7 @@ from dasrec.kernels.rows import (
     solve_dual,
     solve_normal,
     some,
+    squares,
 )
 
 BLOCK = 32
@@ -194,6 +195,6 @@ def sweep_rows(
         cells = (indices[own], weights[own], targets[own])
         at = (factors, cells, errors[: own.stop - own.start])
         loss[row], gap[row] = _solve_row(sums, at, x, (base, ridge[row]), right, move)
-        if not loss[row] + gap[row] < np.inf:
+        if not loss[row] + gap[row] + squares(cells) < np.inf:
             raise InputError(OVERFLOW)
     return solution, loss, gap
