@@ -15,6 +15,7 @@ from scipy import sparse
 
 import dasrec
 from dasrec import ALS, BudgetError, ImplicitALS, InputError, Interactions
+from dasrec.kernels.subspace import BLOCK
 from dasrec.models import als
 from dasrec.testing import planted_matrix, planted_ratings
 from tests import references_models as references
@@ -170,6 +171,16 @@ def test_folding_in_is_the_next_user_sweep(data: Interactions, kind: Kind) -> No
 
 # -- other ways to solve rows ----------------------------------------------------------------------
 
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Interactions:
+    """Ratings of items by more users than a block has factors."""
+    place = tmp_path_factory.mktemp("als") / "dense"
+    made = dasrec.interactions_from_scipy(planted_ratings(), place)
+    assert np.median(made.counts("item_users")) > BLOCK
+    return made
+
+
 WAYS: dict[str, dict[str, Any]] = {
     "blocks": {"solver": "subspace", "factors": 70},
     "one block": {"solver": "subspace", "factors": 5},
@@ -192,27 +203,31 @@ def objective_of(kind: Kind, cells: references.Cells) -> Callable[[Any], float]:
 @BOTH
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_any_solver_lowers_the_same_objective(
-    data: Interactions, cells: references.Cells, kind: Kind, way: dict[str, Any]
+    dense: Interactions, kind: Kind, way: dict[str, Any]
 ) -> None:
-    model, objective = kind(iterations=8, rng=0, **way).fit(data), objective_of(kind, cells)
+    model = kind(iterations=8, rng=0, **way).fit(dense)
+    objective = objective_of(kind, references.Cells.of(planted_ratings()))
     history = model.history_["objective"].values
     assert (np.diff(history) <= 1e-6 * history[0]).all()
-    assert history[-1] < 0.9 * history[0]
+    assert history[-1] < 0.95 * history[0]
     assert history[-1] == pytest.approx(objective(model), rel=1e-4)
     assert np.isfinite(model.history_["gap"].values).all()
 
 
 @BOTH
-def test_passes_over_blocks_come_to_what_exact_solutions_do(data: Interactions, kind: Kind) -> None:
+def test_passes_over_blocks_come_to_what_exact_solutions_do(
+    dense: Interactions, kind: Kind
+) -> None:
     """In one block a pass is exact; over several it takes a few more iterations."""
     for factors, within in ((5, 1e-4), (40, 0.02)):
         ends = [
-            kind(factors=factors, iterations=12, solver=solver, rng=0).fit(data).history_
+            kind(factors=factors, iterations=12, solver=solver, rng=0).fit(dense).history_
             for solver in ("exact", "subspace")
         ]
         lowest, blocks = (end["objective"].values for end in ends)
         assert blocks[-1] == pytest.approx(lowest[-1], rel=within)
-    assert ends[1]["gap"].values[0] > ends[1]["gap"].values[-1] > 0
+    assert not np.array_equal(lowest, blocks)
+    assert ends[1]["gap"].values.max() > 0.01
 
 
 @BOTH

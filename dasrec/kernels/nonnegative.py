@@ -212,6 +212,6 @@ def nonnegative_rows(
         limit = max(tolerance * squares(cells), TINY)
         gap[row] = _refine((a, b, g, n_bounded), step, x, ridge[row], limit)
         loss[row] = row_loss(x, factors, cells)
-        if not loss[row] + gap[row] < np.inf:
+        if not loss[row] + gap[row] + limit < np.inf:
             raise InputError(OVERFLOW)
     return solution, loss, gap
