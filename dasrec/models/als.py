@@ -268,7 +268,7 @@ class ALS(_Alternating):
     regularization : float, > 0
     iterations : int
     biases : bool
-        Whether users and items have biases; the mean is there anyway.
+        Whether users and items have biases; the mean is there anyway, but see ``nonnegative``.
     solver, tolerance : see :class:`ImplicitALS`
     nonnegative : bool
         Whether factors are at least 0; biases are free. Factors then only add to mean and biases,
