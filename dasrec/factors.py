@@ -176,6 +176,19 @@ def eigenbasis(vectors: Vectors) -> tuple[NDArray[np.float64], Floats]:
     return np.maximum(values, 0), rotation.astype(np.float32)
 
 
+def form_of(
+    vectors: Vectors, *, diagonal: bool
+) -> tuple[Vectors, NDArray[np.float64], Floats | None]:
+    """Return vectors, V'V of them, and the basis that they are in now, or None.
+
+    If it is to be diagonal, they are rotated into its eigenbasis, and V'V is its diagonal.
+    """
+    if not diagonal:
+        return vectors, gram(vectors), None
+    values, rotation = eigenbasis(vectors)
+    return rotate(vectors, rotation), values, rotation
+
+
 def map_rows(task: Callable[..., Floats], vectors: Vectors, *shared: Any) -> Vectors:
     """Return ``task(rows, *shared)`` of all rows; it must leave them as wide as they are."""
     if not isinstance(vectors, Generation):

@@ -21,7 +21,7 @@ from scipy import linalg, sparse
 
 from dasrec import blocks
 from dasrec.checks import check_choice, check_number
-from dasrec.errors import MismatchError
+from dasrec.errors import InputError, MismatchError
 from dasrec.factors import Vectors, hold_array, in_memory, rotate
 from dasrec.features import Features, multiply, open_features
 from dasrec.interactions import Interactions
@@ -35,7 +35,6 @@ _ROWS = 2**14  # that are added up at a time
 _DIRECT = 2048  # features up to which the regression is solved directly
 _SMALL = 1e-14  # of conjugate gradients: what may be left of the square of a residual
 _STEPS = 200
-_PRECISE = 1e-8  # as exact as float32 goes
 _SIDES: tuple[Entity, ...] = ("user", "item")
 
 
@@ -227,6 +226,9 @@ def check_features(model: Any) -> None:
     check_number(model.feature_regularization, name="feature_regularization", above=0)
     for name in ("user_features", "item_features"):
         check_choice(getattr(model, name), name=name, choices=(True, False))
+    if model.nonnegative and (model.user_features or model.item_features):
+        msg = "nonnegative is True and features are given, which may draw below 0; choose either"
+        raise InputError(msg)
 
 
 def features_of(model: Any, interactions: Interactions) -> list[Features]:
@@ -260,8 +262,7 @@ def begin(
 
 def fold_users(model: Any, interactions: Interactions, half: Half) -> Floats:
     """Solve all users for a fitted model; those without interactions get what features say."""
-    if half.tolerance is not None:
-        half = replace(half, tolerance=_PRECISE)  # no later sweep mends what is left undone
+    half = half.precise()
     if model.user_features:
         half = replace(half, prior=_user_prior(model, interactions, half.rotation))
     vectors = in_memory(sweep(interactions, USER_ITEMS, half).vectors)

@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dasrec import blocks
+from dasrec.checks import check_choice, check_number
 from dasrec.errors import InputError
 from dasrec.factors import Generation, Vectors
 from dasrec.features import Features, multiply
 from dasrec.interactions import Interactions
 from dasrec.kernels.conjugate import refine_rows
 from dasrec.kernels.csr import cut_rows
+from dasrec.kernels.nonnegative import nonnegative_rows
 from dasrec.kernels.solve import shift_rows, solve_rows
+from dasrec.kernels.subspace import sweep_rows
 from dasrec.medium import CACHE, Medium
 from dasrec.schema import USER_ITEMS
 from dasrec.typing import CsrBlock, Floats, Ints, Side
+
+Solver = Literal["auto", "exact", "cg", "subspace"]
+
+_FEW_FACTORS = 16  # with more of them conjugate gradients are quicker, whatever the rows
+_PRECISE = 1e-8  # as exact as float32 goes
+
+
+def check_solver(solver: Solver, tolerance: float, *, nonnegative: bool) -> None:
+    """Refuse a solver that is unknown, or that cannot keep factors from being negative."""
+    check_choice(solver, name="solver", choices=get_args(Solver))
+    check_number(tolerance, name="tolerance", above=0)
+    check_choice(nonnegative, name="nonnegative", choices=(True, False))
+    if nonnegative and solver != "auto":
+        msg = f"solver is {solver!r} and nonnegative is True; expected 'auto': only one solver can"
+        raise InputError(msg)
 
 
 @dataclass(frozen=True)
@@ -49,12 +67,15 @@ class Half:
     Attributes
     ----------
     vectors : float32, shape (n_columns, k), in memory or in files: v, in the basis R
-    base : float32, shape (k,)
+    base : float32, shape (k,); with ``n_bounded``, float32, shape (k, k), not only its diagonal
     rotation : float32, shape (k, k), or None: R; rows start, and are solved, in it
     offsets : float32, shape (n_columns,), or None: explicit: what is predicted without x
     start : as vectors, shape (n_rows, k), but not in R yet; or None: zeros
-    tolerance : float or None: of conjugate gradients; None solves exactly
+    tolerance : float or None: what the objective of a row may be above its least value, in terms of
+        what it is without x; None solves exactly
     prior : Prior or None: zeros
+    subspace : bool: go over blocks of entries once, whatever is left then
+    n_bounded : int: how many entries of a row, which come first, may not be negative
     """
 
     vectors: Vectors
@@ -67,6 +88,28 @@ class Half:
     start: Vectors | None = None
     tolerance: float | None = None
     prior: Prior | None = None
+    subspace: bool = False
+    n_bounded: int = 0
+
+    def solved_by(
+        self, solver: Solver, tolerance: float, *, factors: int, nonnegative: bool
+    ) -> Half:
+        """Add how rows are solved, of a model with so many factors."""
+        direct = solver == "exact"
+        if solver == "auto" and not nonnegative:
+            direct = factors <= _FEW_FACTORS
+        return replace(
+            self,
+            tolerance=None if direct else tolerance,
+            subspace=solver == "subspace",
+            n_bounded=factors if nonnegative else 0,
+        )
+
+    def precise(self) -> Half:
+        """Solve as exactly as float32 goes: no later sweep mends what is left undone."""
+        if self.tolerance is None:
+            return self
+        return replace(self, tolerance=_PRECISE, subspace=False)
 
     def ridge(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return how strongly rows of so many cells are drawn to their prior."""
@@ -79,6 +122,10 @@ class Half:
             return np.zeros((stop - first, self.vectors.shape[1]), np.float32)
         rows = self.start[first:stop]
         return rows if self.rotation is None else rows @ self.rotation
+
+
+Solved = tuple[Floats, NDArray[np.float64], NDArray[np.float64]]
+"""Vectors of rows, their losses, and how far those may be from the least."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +212,7 @@ def _solve(
     ridge: Floats,
     start: Floats,
     means: Floats | None,
-) -> tuple[Floats, NDArray[np.float64], NDArray[np.float64]]:
+) -> Solved:
     """Return the vectors of some rows, their losses, and how far those may be from the least."""
     if half.offsets is None:
         weights, targets = block.data, np.ones_like(block.data)
@@ -173,17 +220,21 @@ def _solve(
         weights, targets = np.ones_like(block.data), block.data - half.offsets[block.indices]
     fixed, indices = _held(half.vectors, block.indices, medium)
     rows = (block.indptr, indices, weights, targets)
-    if half.tolerance is None:
+    if half.tolerance is None or half.subspace:
         centers: Any = 0
         if means is not None:
             centers, targets = shift_rows(rows, fixed, half.base, ridge, means)
             rows = (*rows[:3], targets)
-        vectors, loss = solve_rows(*rows, fixed, half.base, ridge)
-        return vectors + centers, loss, np.zeros_like(loss)
-    found: tuple[Floats, NDArray[np.float64], NDArray[np.float64]] = refine_rows(
-        rows, fixed, half.base, ridge, start, half.tolerance, means
-    )
-    return found
+        if half.subspace:
+            found = sweep_rows(rows, fixed, half.base, ridge, start - centers)
+        else:
+            found = (*solve_rows(*rows, fixed, half.base, ridge), np.zeros(len(ridge)))
+        return found[0] + centers, *found[1:]
+    system = (rows, fixed, half.base, ridge, start, half.tolerance)
+    if half.n_bounded:
+        assert means is None
+        return nonnegative_rows(*system, half.n_bounded)
+    return refine_rows(*system, means)
 
 
 def _held(vectors: Vectors, indices: Ints, medium: Medium) -> tuple[Floats, Ints]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
+from scipy import optimize, sparse
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -198,6 +198,47 @@ def solve_row(
     system = v.T @ (c[:, None] * v) + np.diag(base.astype(np.float64) + ridge)
     x = np.linalg.solve(system, v.T @ (c * t) + ridge * np.asarray(mean, np.float64))
     return x, float((c * (t - v @ x) ** 2).sum())
+
+
+def nonnegative_row(
+    factors: np.ndarray[Any, Any],
+    weights: np.ndarray[Any, Any],
+    targets: np.ndarray[Any, Any],
+    form: np.ndarray[Any, Any],
+    n_bounded: int,
+) -> np.ndarray[Any, Any]:
+    """Minimise sum c (t - v.x)^2 + x' form x, the first entries of x at least 0, in float64.
+
+    By Lawson and Hanson, on the least squares stacked above a root of the form; a free entry is the
+    difference of two that are bounded.
+    """
+    root = np.sqrt(weights.astype(np.float64))
+    k = factors.shape[1]
+    above = root[:, None] * factors.astype(np.float64)
+    stacked = np.vstack([above, np.linalg.cholesky(form.astype(np.float64)).T])
+    goal = np.concatenate([root * targets, np.zeros(k)])
+    found, _ = optimize.nnls(np.hstack([stacked, -stacked[:, n_bounded:]]), goal)
+    found[n_bounded:k] -= found[k:]
+    return np.asarray(found[:k])
+
+
+def sweep_row(
+    factors: np.ndarray[Any, Any],
+    weights: np.ndarray[Any, Any],
+    targets: np.ndarray[Any, Any],
+    diagonal: np.ndarray[Any, Any],
+    start: np.ndarray[Any, Any],
+    cuts: Sequence[int],
+) -> np.ndarray[Any, Any]:
+    """Solve (V'CV + diag) x = V'Ct for one block of entries after the other, the others fixed."""
+    v, c = factors.astype(np.float64), weights.astype(np.float64)
+    system = v.T @ (c[:, None] * v) + np.diag(diagonal.astype(np.float64))
+    right, x = v.T @ (c * targets), start.astype(np.float64)
+    for first, stop in itertools.pairwise(cuts):
+        block = slice(first, stop)
+        rest = right[block] - system[block] @ x + system[block, block] @ x[block]
+        x[block] = np.linalg.solve(system[block, block], rest)
+    return x
 
 
 def top_n(

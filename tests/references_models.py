@@ -47,6 +47,7 @@ class Explicit(NamedTuple):
 
     users: Doubles
     items: Doubles
+    mean: float
 
     @classmethod
     def of(cls, model: Any) -> Explicit:
@@ -57,6 +58,7 @@ class Explicit(NamedTuple):
         )
         return cls(
             *(np.column_stack([f.values, b.values]).astype(np.float64) for f, b in pairs),
+            mean=float(model.mean_),
         )
 
 
@@ -119,11 +121,10 @@ def implicit_objective(
 
 
 def explicit_errors(cells: Cells, at: Explicit) -> Doubles:
-    """Return r - m - b_u - b_i - p.q of every stored cell, m the mean of what is stored."""
-    mean = cells.weights[cells.stored].mean()
+    """Return r - m - b_u - b_i - p.q of every stored cell."""
     biases = at.users[:, -1:] + at.items[:, -1]
     scores = at.users[:, :-1] @ at.items[:, :-1].T
-    return (cells.weights - mean - biases - scores)[cells.stored]
+    return (cells.weights - at.mean - biases - scores)[cells.stored]
 
 
 def explicit_objective(

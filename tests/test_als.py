@@ -15,6 +15,7 @@ from scipy import sparse
 
 import dasrec
 from dasrec import ALS, BudgetError, ImplicitALS, InputError, Interactions
+from dasrec.kernels.subspace import BLOCK
 from dasrec.models import alternating
 from dasrec.testing import planted_matrix, planted_ratings
 from tests import references_models as references
@@ -168,6 +169,142 @@ def test_folding_in_is_the_next_user_sweep(data: Interactions, kind: Kind) -> No
     assert not np.allclose(folded @ folded.T, before @ before.T, atol=1e-3)
 
 
+# -- other ways to solve rows ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Interactions:
+    """Ratings of items by more users than a block has factors."""
+    place = tmp_path_factory.mktemp("als") / "dense"
+    made = dasrec.interactions_from_scipy(planted_ratings(), place)
+    assert np.median(made.counts("item_users")) > BLOCK
+    return made
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "blocks": {"solver": "subspace", "factors": 70},
+    "one block": {"solver": "subspace", "factors": 5},
+    "non-negative": {"nonnegative": True, "factors": 20},
+    "non-negative, few": {"nonnegative": True, "factors": 3},
+}
+
+
+def objective_of(kind: Kind, cells: references.Cells) -> Callable[[Any], float]:
+    """Return what computes the objective of a model from its definition."""
+    if kind is ImplicitALS:
+        return lambda model: references.implicit_objective(
+            cells, references.Implicit.of(model), model.get_params()
+        )
+    return lambda model: references.explicit_objective(
+        cells, references.Explicit.of(model), model.get_params()
+    )
+
+
+@BOTH
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_any_solver_lowers_the_same_objective(
+    dense: Interactions, kind: Kind, way: dict[str, Any]
+) -> None:
+    model = kind(iterations=8, rng=0, **way).fit(dense)
+    objective = objective_of(kind, references.Cells.of(planted_ratings()))
+    history = model.history_["objective"].values
+    assert (np.diff(history) <= 1e-6 * history[0]).all()
+    assert history[-1] < 0.95 * history[0]
+    assert history[-1] == pytest.approx(objective(model), rel=1e-4)
+    assert np.isfinite(model.history_["gap"].values).all()
+
+
+@BOTH
+def test_passes_over_blocks_come_to_what_exact_solutions_do(
+    dense: Interactions, kind: Kind
+) -> None:
+    """In one block a pass is exact; over several it takes a few more iterations."""
+    for factors, within in ((5, 1e-4), (40, 0.02)):
+        ends = [
+            kind(factors=factors, iterations=12, solver=solver, rng=0).fit(dense).history_
+            for solver in ("exact", "subspace")
+        ]
+        lowest, blocks = (end["objective"].values for end in ends)
+        assert blocks[-1] == pytest.approx(lowest[-1], rel=within)
+    assert not np.array_equal(lowest, blocks)
+    assert ends[1]["gap"].values.max() > 0.01
+
+
+@BOTH
+@pytest.mark.parametrize("factors", [3, 20])
+@pytest.mark.parametrize("solved", ["users", "items"])
+def test_non_negative_sides_are_at_their_bounded_minimum(
+    data: Interactions, cells: references.Cells, kind: Kind, factors: int, solved: str
+) -> None:
+    """Items as fit leaves them, users as they are folded in: flat where positive, else rising."""
+    model = kind(factors=factors, iterations=3, nonnegative=True, tolerance=1e-9, rng=0).fit(data)
+    twin = references.Implicit if kind is ImplicitALS else references.Explicit
+    at = twin.of(model)
+    if solved == "users":
+        folded = model.fold_in(data)[:, :-1].astype(float)
+        if kind is ALS:
+            folded[:, -1] -= float(model.mean_)
+        at = at._replace(users=folded)
+
+    def objective(side: Any) -> float:
+        moved: Any = at._replace(**{solved: side})
+        if kind is ImplicitALS:
+            return references.implicit_objective(cells, moved, model.get_params())
+        return references.explicit_objective(cells, moved, model.get_params())
+
+    side, rows = getattr(at, solved), range(0, 50, 7)
+    here, origin = (references.slopes(objective, each, rows=rows) for each in (side, 0 * side))
+    slopes = here / np.abs(origin).max()
+    bounded = side[::7][: len(slopes), :factors]
+    assert (side[:, :factors] >= 0).all()
+    assert (bounded == 0).any()
+    assert (bounded > 0).any()
+    assert np.abs(slopes[:, :factors][bounded > 0]).max() < 2e-3
+    assert slopes[:, :factors][bounded == 0].min() > -2e-3
+    assert np.abs(slopes[:, factors:]).max(initial=0) < 2e-3  # biases are free
+
+
+def test_biases_of_non_negative_factors_are_free(data: Interactions) -> None:
+    model = ALS(factors=4, iterations=4, nonnegative=True, rng=0).fit(data)
+    assert (model.user_factors_.values >= 0).all()
+    assert (model.item_factors_.values >= 0).all()
+    assert (model.user_biases_.values < 0).any()
+    assert float(model.mean_) == pytest.approx(odd_matrix().data.mean(), rel=1e-5)
+
+
+def test_without_biases_non_negative_factors_have_no_mean_before_them(tmp_path: Path) -> None:
+    """Else nothing could be predicted below the mean."""
+    ratings = planted_ratings()
+    data = dasrec.interactions_from_scipy(ratings, tmp_path / "data")
+    model = ALS(factors=4, iterations=9, biases=False, nonnegative=True, rng=0).fit(data)
+    users, items = model.scoring_vectors()
+    assert float(model.mean_) == 0
+    assert ((users @ items.T) >= 0).all()
+    rows, columns = ratings.nonzero()
+    found = (users @ items.T)[rows, columns]
+    assert found[ratings.data <= 2].mean() < 2.5 < 3.5 < found[ratings.data >= 4].mean()
+
+
+@BOTH
+def test_folding_in_solves_exactly_whatever_the_solver(data: Interactions, kind: Kind) -> None:
+    model = kind(factors=40, iterations=2, solver="subspace", rng=0).fit(data)
+    blocks = model.fold_in(data)
+    np.testing.assert_allclose(
+        blocks, model.set_params(solver="cg").fold_in(data), rtol=0, atol=1e-6
+    )
+    assert not np.allclose(blocks, model.scoring_vectors()[0], atol=1e-3)
+
+
+@BOTH
+@pytest.mark.parametrize("solver", ["exact", "cg", "subspace"])
+def test_only_one_solver_can_be_non_negative(data: Interactions, kind: Kind, solver: Any) -> None:
+    message = f"solver is '{solver}' and nonnegative is True; expected 'auto'"
+    with pytest.raises(InputError, match=message):
+        kind(solver=solver, nonnegative=True).fit(data)
+    with pytest.raises(InputError, match="nonnegative is 'yes'; expected one of: True, False"):
+        kind(nonnegative="yes").fit(data)  # type: ignore[arg-type]
+
+
 # -- scaling ---------------------------------------------------------------------------------------
 
 
@@ -304,12 +441,15 @@ def test_negative_weights_are_refused_where_they_mean_nothing(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("kind", "weight"), [(ALS, 1e30), (ImplicitALS, 3e38)])
-def test_weights_that_overflow_are_refused(tmp_path: Path, kind: Kind, weight: float) -> None:
+@pytest.mark.parametrize("way", [{}, {"solver": "subspace"}, {"nonnegative": True}])
+def test_weights_that_overflow_are_refused(
+    tmp_path: Path, kind: Kind, weight: float, way: dict[str, Any]
+) -> None:
     matrix = planted_matrix()
     matrix.data[3:9] = weight
     data = dasrec.interactions_from_scipy(matrix, tmp_path / "data")
     with pytest.raises(InputError, match="overflow float32; scale the values down"):
-        kind(factors=2, iterations=2, rng=0).fit(data)
+        kind(factors=2, iterations=2, rng=0, **way).fit(data)
 
 
 def test_nothing_to_learn_from_is_refused(data: Interactions) -> None:
@@ -394,7 +534,9 @@ def learned(model: Any) -> list[Any]:
 
 
 def fitted(kind: Kind, data: Interactions) -> list[Any]:
-    models = (kind(factors=4, iterations=3, solver=each, rng=1) for each in ("exact", "cg"))
+    solvers: tuple[Any, ...] = ("exact", "cg", "subspace")
+    models = [kind(factors=4, iterations=3, solver=each, rng=1) for each in solvers]
+    models.append(kind(factors=4, iterations=3, nonnegative=True, rng=1))
     return [array for model in models for array in learned(model.fit(data))]
 
 

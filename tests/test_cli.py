@@ -322,6 +322,24 @@ def test_fit_gives_the_model_its_solver(made: Path, tmp_path: Path) -> None:
     assert np.array_equal(model.user_factors_, same.user_factors_)
 
 
+@pytest.mark.parametrize(
+    ("options", "parameters"),
+    [
+        (["--nonnegative"], {"nonnegative": True}),
+        (["--solver", "subspace"], {"solver": "subspace"}),
+    ],
+)
+def test_fit_knows_other_ways_to_solve_rows(
+    made: Path, tmp_path: Path, options: list[str], parameters: dict[str, Any]
+) -> None:
+    good("fit", made / "store", tmp_path / "model", *ALS, *options, "--iterations", 2)
+    same = dasrec.ImplicitALS(factors=4, iterations=2, rng=1, **parameters)
+    same.fit(dasrec.open_interactions(made / "store"))
+    found = dasrec.load_model(tmp_path / "model")
+    assert found.get_params() == same.get_params()
+    assert np.array_equal(found.user_factors_, same.user_factors_)
+
+
 def test_fit_stops_early_and_writes_what_it_did(made: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     options = [*WATCHED, "--patience", 2, "--iterations", 100, "--log", log]
@@ -384,7 +402,8 @@ def test_a_fit_resumes_as_if_it_had_not_been_stopped(
         (["--time-limit", "soon"], "time_limit is 'soon'; expected seconds above 0, or text like"),
         (["--time-limit", "0"], "time_limit is 0.0; expected seconds above 0, or text like"),
         (["--checkpoint", "model"], "--checkpoint is the place of the model, model; choose"),
-        (["--solver", "magic"], "solver is 'magic'; expected one of: auto, exact, cg"),
+        (["--solver", "magic"], "solver is 'magic'; expected one of: auto, exact, cg, subsp"),
+        (["--nonnegative", "--solver", "cg"], "solver is 'cg' and nonnegative is True; expected"),
         (["--tolerance", 0], "tolerance is 0.0; expected a finite number greater than 0"),
     ],
 )

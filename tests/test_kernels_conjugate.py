@@ -226,7 +226,7 @@ def test_rows_longer_than_the_tile_agree_with_those_in_it(kept: int) -> None:
     k = 7
     rows = draw_rows([3, 8, 30, 100], k)
     # compiled code has the size of the tile in it
-    with mock.patch.object(conjugate, "_TILE_BYTES", 4 * k * kept):
+    with mock.patch.object(conjugate, "TILE_BYTES", 4 * k * kept):
         found = refine(rows, kernel=refine_rows.py_func)
     check_promise(rows, EXACT, found)
     np.testing.assert_allclose(found[0], refine(rows)[0], rtol=0, atol=1e-5)
@@ -234,7 +234,7 @@ def test_rows_longer_than_the_tile_agree_with_those_in_it(kept: int) -> None:
 
 def test_a_row_that_is_too_long_for_the_tile_by_one_cell() -> None:
     k = 256
-    n = conjugate._TILE_BYTES // (4 * k)
+    n = conjugate.TILE_BYTES // (4 * k)
     rows = draw_rows([n + 1], k)
     rows["weights"][-1] = 0
     shorter = rows | {"indptr": np.array([0, n])}

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dasrec.errors import InputError
-from dasrec.kernels.solve import TILE, shift_rows, solve_rows
+from dasrec.kernels.rows import TILE
+from dasrec.kernels.solve import shift_rows, solve_rows
 from tests import references
 from tests.strategies import draw_rows
 

@@ -35,6 +35,34 @@ class TestImplicitALS(ModelSuite):
         return ImplicitALS(factors=8, iterations=8, rng=rng)
 
 
+class TestImplicitALSByBlocks(ModelSuite):
+    cut_tolerance = 1e-5
+
+    def make(self, *, rng: Rng) -> Model:
+        return ImplicitALS(factors=40, iterations=4, solver="subspace", rng=rng)
+
+
+class TestNonNegativeImplicitALS(ModelSuite):
+    cut_tolerance = 0
+
+    def make(self, *, rng: Rng) -> Model:
+        return ImplicitALS(factors=8, iterations=8, nonnegative=True, rng=rng)
+
+
+class TestALSByBlocks(ModelSuite):
+    cut_tolerance = 0
+
+    def make(self, *, rng: Rng) -> Model:
+        return ALS(factors=40, iterations=4, solver="subspace", rng=rng)
+
+
+class TestNonNegativeALS(ModelSuite):
+    cut_tolerance = 0
+
+    def make(self, *, rng: Rng) -> Model:
+        return ALS(factors=6, iterations=8, nonnegative=True, rng=rng)
+
+
 class TestPopular(ModelSuite):
     personal = False
     cut_tolerance = 0

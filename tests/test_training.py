@@ -47,6 +47,10 @@ MAKES = {
     "implicit, exact": lambda: ImplicitALS(factors=4, iterations=ITERATIONS, solver="exact", rng=3),
     "explicit, exact": lambda: ALS(factors=4, iterations=ITERATIONS, solver="exact", rng=3),
     "explicit, cg": lambda: ALS(factors=4, iterations=ITERATIONS, solver="cg", rng=3),
+    "implicit, blocks": lambda: ImplicitALS(
+        factors=40, iterations=ITERATIONS, solver="subspace", rng=3
+    ),
+    "non-negative": lambda: ALS(factors=4, iterations=ITERATIONS, nonnegative=True, rng=3),
     "no biases": lambda: ALS(factors=4, iterations=ITERATIONS, biases=False, rng=3),
 }
 EACH = pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)

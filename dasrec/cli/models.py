@@ -86,8 +86,11 @@ def split_command(
 @_parameter("--iterations", type=int, metavar="N", help="Sweeps over both sides, at most.")
 @_parameter("--regularization", type=float, help="Strength of the regularisation.")
 @_parameter("--unobserved-weight", type=float, help="Weight of cells that nobody has used.")
-@_parameter("--solver", help="How rows are solved: auto, exact, or cg (conjugate gradients).")
+@_parameter(
+    "--solver", help="How rows are solved: auto, exact, cg (conjugate gradients), subspace."
+)
 @_parameter("--tolerance", type=float, help="How far from their best cg may leave rows.")
+@_parameter("--nonnegative", is_flag=True, default=None, help="Factors are at least 0.")
 @_parameter("--user-features", is_flag=True, default=None, help="Learn from those of users.")
 @_parameter("--item-features", is_flag=True, default=None, help="Learn from those of items.")
 @_parameter("--feature-regularization", type=float, help="Strength for what features weigh.")

@@ -12,7 +12,7 @@ from dasrec.checks import check_choice, check_number
 from dasrec.errors import InputError
 from dasrec.factors import (
     Vectors,
-    eigenbasis,
+    form_of,
     gram,
     hold,
     labelled,
@@ -21,11 +21,11 @@ from dasrec.factors import (
     rotate,
 )
 from dasrec.interactions import Interactions
-from dasrec.models.alternating import Alternating, Solver
+from dasrec.models.alternating import Alternating
 from dasrec.models.base import label, label_factors
 from dasrec.priors import fold_users
 from dasrec.schema import ITEM, USER
-from dasrec.sweeps import Half, Swept
+from dasrec.sweeps import Half, Solver, Swept
 from dasrec.typing import Floats, Rng, Side
 
 
@@ -52,12 +52,15 @@ class ImplicitALS(Alternating):
         1 scales the regularisation with activity and with the size of the catalogue, 0 makes it
         the same for all; at 0.5 one ``regularization`` suits catalogues of very different sizes.
     iterations : int
-    solver : {"auto", "exact", "cg"}
-        How rows are solved: directly, or by conjugate gradients; "auto" takes the former up to 16
-        factors.
+    solver : {"auto", "exact", "cg", "subspace"}
+        How rows are solved: directly, by conjugate gradients, or lowered by one pass over blocks of
+        32 factors (iALS++); "auto" is direct up to 16 factors, and "cg" beyond.
     tolerance : float, > 0
-        Of conjugate gradients: what the objective of a row may be above its least value, in terms
-        of what it is without factors. ``gap`` in the history adds up what it may be for all rows.
+        What "cg" may leave the objective of a row above its least value, in terms of what it is
+        without factors. ``gap`` in the history adds up what it may be for all rows.
+    nonnegative : bool
+        Whether factors are at least 0, so that they add up and take nothing away; their solver has
+        no name but "auto", and keeps to ``tolerance``. Not with features.
     rng : int, numpy.random.Generator or None
         Seed of the initial item vectors.
     user_features, item_features : bool
@@ -97,6 +100,7 @@ class ImplicitALS(Alternating):
         iterations: int = 15,
         solver: Solver = "auto",
         tolerance: float = 1e-5,
+        nonnegative: bool = False,
         rng: Rng = None,
         user_features: bool = False,
         item_features: bool = False,
@@ -109,6 +113,7 @@ class ImplicitALS(Alternating):
         self.iterations = iterations
         self.solver = solver
         self.tolerance = tolerance
+        self.nonnegative = nonnegative
         self.rng = rng
         self.user_features = user_features
         self.item_features = item_features
@@ -124,18 +129,18 @@ class ImplicitALS(Alternating):
         self.item_shares_ = label((counts / interactions.n_users).astype(np.float32), ITEM)
 
     def _half(self, vectors: Vectors, start: Vectors | None, n_rows: int) -> Half:
-        values, rotation = eigenbasis(vectors)
-        return Half(
-            vectors=rotate(vectors, rotation),
-            base=(self.unobserved_weight * values).astype(np.float32),
+        vectors, form, rotation = form_of(vectors, diagonal=not self.nonnegative)
+        half = Half(
+            vectors=vectors,
+            base=(self.unobserved_weight * form).astype(np.float32),
             rotation=rotation,
             offsets=None,
             scale=self.regularization,
             shift=self.unobserved_weight * n_rows,
             exponent=self.regularization_exponent,
             start=start,
-            tolerance=self._tolerance(),
         )
+        return self._solved(half)
 
     def _state(self) -> tuple[Any, Any]:
         return self.user_factors_.data, self.item_factors_.data
@@ -183,7 +188,11 @@ class ALS(Alternating):
         Length of the latent vectors.
     regularization : float, > 0
     biases : bool
-        Whether users and items have biases; the mean is there anyway.
+        Whether users and items have biases; the mean is there anyway, but see ``nonnegative``.
+    nonnegative : bool
+        Whether factors are at least 0; biases are free. Factors then only add to mean and biases,
+        which are what is left to who and what has no taste at all. Without biases there is no mean
+        either (``mean_`` is 0), since nothing could be predicted below it: r_ui = p_u . q_i.
     iterations, solver, tolerance, rng, user_features, item_features, feature_regularization
         As :class:`ImplicitALS`.
 
@@ -214,6 +223,7 @@ class ALS(Alternating):
         biases: bool = True,
         solver: Solver = "auto",
         tolerance: float = 1e-5,
+        nonnegative: bool = False,
         rng: Rng = None,
         user_features: bool = False,
         item_features: bool = False,
@@ -225,6 +235,7 @@ class ALS(Alternating):
         self.biases = biases
         self.solver = solver
         self.tolerance = tolerance
+        self.nonnegative = nonnegative
         self.rng = rng
         self.user_features = user_features
         self.item_features = item_features
@@ -241,7 +252,9 @@ class ALS(Alternating):
             msg = "there are no interactions to learn from; choose a smaller test part"
             raise InputError(msg)
         self._n = n
-        self.mean_ = label(np.array(total / n, np.float32))
+        # what is never negative, with a mean before it, would tell nothing below the mean
+        mean = total / n if self.biases or not self.nonnegative else 0.0
+        self.mean_ = label(np.array(mean, np.float32))
 
     def _begin(self, n_items: int, seed: int, place: str | None) -> Vectors:
         parts = (np.pad(rows, [(0, 0), (0, 1)]) for rows in self._draw(n_items, seed))
@@ -250,17 +263,17 @@ class ALS(Alternating):
     def _half(self, vectors: Vectors, start: Vectors | None, n_rows: int) -> Half:
         # the bias of a row is the weight of a constant 1 beside the other side's factors
         del n_rows
-        return Half(
+        half = Half(
             vectors=map_rows(_with_last, vectors, float(self.biases)),
-            base=np.zeros(vectors.shape[1], np.float32),
+            base=np.zeros((vectors.shape[1],) * (2 if self.nonnegative else 1), np.float32),
             rotation=None,
             offsets=last_column(vectors) + self.mean_.values,
             scale=self.regularization,
             shift=0.0,
             exponent=1.0,
             start=start,
-            tolerance=self._tolerance(),
         )
+        return self._solved(half)
 
     def _state(self) -> tuple[Any, Any]:
         return (

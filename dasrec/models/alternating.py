@@ -6,24 +6,21 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
 
-from dasrec.checks import check_choice, check_count, check_number, seed_of
+from dasrec.checks import check_count, check_number, seed_of
 from dasrec.factors import Vectors, drop, hold, row_cuts
 from dasrec.interactions import Interactions
 from dasrec.medium import Medium, opened_medium
 from dasrec.models.base import Model, label
 from dasrec.priors import State, begin, check_features, features_of
 from dasrec.schema import ITEM, ITEM_USERS, USER, USER_ITEMS
-from dasrec.sweeps import Half, Swept, sweep
+from dasrec.sweeps import Half, Solver, Swept, check_solver, sweep
 from dasrec.training import Course, Record, Training
 from dasrec.typing import Floats, Rng
-
-_FEW_FACTORS = 16  # with more of them conjugate gradients are quicker, whatever the rows
-Solver = Literal["auto", "exact", "cg"]
 
 INIT_SCALE = 0.1
 """Standard deviation of the length of an initial item vector."""
@@ -38,6 +35,7 @@ class Alternating(Model):
     iterations: int
     solver: Solver
     tolerance: float
+    nonnegative: bool
     rng: Rng
     seed_: xr.DataArray
     history_: xr.Dataset
@@ -46,8 +44,7 @@ class Alternating(Model):
         check_count(self.factors, name="factors")
         check_count(self.iterations, name="iterations")
         check_number(self.regularization, name="regularization", above=0)
-        check_choice(self.solver, name="solver", choices=("auto", "exact", "cg"))
-        check_number(self.tolerance, name="tolerance", above=0)
+        check_solver(self.solver, self.tolerance, nonnegative=self.nonnegative)
         check_features(self)
 
     def _learn(self, interactions: Interactions, training: Training) -> None:
@@ -113,11 +110,11 @@ class Alternating(Model):
         facts |= {"gap": by_user.gap + by_item.gap, "seconds": seconds}
         return State(by_user.vectors, by_item.vectors, priors), facts
 
-    def _tolerance(self) -> float | None:
-        """Return what conjugate gradients are to reach, or None for direct solutions."""
-        if self.solver == "auto":
-            return None if self.factors <= _FEW_FACTORS else self.tolerance
-        return None if self.solver == "exact" else self.tolerance
+    def _solved(self, half: Half) -> Half:
+        """Add how rows are solved."""
+        return half.solved_by(
+            self.solver, self.tolerance, factors=self.factors, nonnegative=self.nonnegative
+        )
 
     def _state(self) -> tuple[Any, Any]:
         """Return what an iteration starts from: arrays, lazy ones if they are saved."""
@@ -131,7 +128,8 @@ class Alternating(Model):
         """Draw them, some rows at a time."""
         rng, scale = np.random.default_rng(seed), np.float32(INIT_SCALE / np.sqrt(self.factors))
         for start, stop in pairwise(row_cuts(n_items)):
-            yield scale * rng.standard_normal((stop - start, self.factors), np.float32)
+            rows = scale * rng.standard_normal((stop - start, self.factors), np.float32)
+            yield np.abs(rows) if self.nonnegative else rows
 
     def _prepare(self, interactions: Interactions) -> None:
         """Learn what does not change from one iteration to the next."""
