@@ -19,6 +19,7 @@ CUTS = "cuts"
 
 # dimensions of labelled results
 FACTOR, ITERATION, RANK, N, STEP = "factor", "iteration", "rank", "n", "step"
+MODEL, METRIC = "model", "metric"
 
 # names of a dense label along the user or the item dimension
 USER_ID, ITEM_ID = "user_id", "item_id"
