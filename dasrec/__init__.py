@@ -1,6 +1,8 @@
 """Recommendations from interaction logs that do not fit in memory, on Dask and Zarr."""
 
+from dasrec.certainty import intervals
 from dasrec.clean import by_session, clean, drop_ids, keep_ids, pseudonymise, within
+from dasrec.compare import compare
 from dasrec.errors import (
     BudgetError,
     DasrecError,
@@ -73,6 +75,7 @@ __all__ = [
     "by_session",
     "clean",
     "compact",
+    "compare",
     "drop_ids",
     "evaluate",
     "evaluate_users",
@@ -81,6 +84,7 @@ __all__ = [
     "interactions_from_anndata",
     "interactions_from_scipy",
     "interactions_from_table",
+    "intervals",
     "keep_ids",
     "load_model",
     "open_interactions",

@@ -63,6 +63,7 @@ SHARED = {
     "normalise": "base",
     "models": "base",
     "metrics": "base",
+    "report": "base",
     "cli": "options",
 }
 

@@ -67,6 +67,7 @@ for command in (
     stores.verify_command,
     models.fit_command,
     models.evaluate_command,
+    models.compare_command,
     models.recommend_command,
     models.report_command,
     start.doctor_command,
