@@ -96,7 +96,10 @@ def lay_out(values: xr.Dataset) -> xr.DataArray:
     """Return values of users as one array, dims (user, metric, n)."""
     dims = [{*each.dims} for each in values.data_vars.values()]
     if not dims or N not in values.coords or not all({USER} <= each <= {USER, N} for each in dims):
-        msg = f"values holds {dict(values.sizes)}; expected those of users, as evaluate_users gives"
+        msg = (
+            f"values holds {dict(values.sizes)}; expected those of users with the coordinate n, as "
+            "evaluate_users gives; choose metrics there"
+        )
         raise InputError(msg)
     table = values.drop_vars(list(values.coords)).to_dataarray(METRIC)
     if N not in table.dims:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from dasrec.interactions import Interactions
 from dasrec.models import Model
 from dasrec.report import (
     Section,
+    by_unit,
     certainty_table,
     difference_points,
     interval_points,
@@ -93,7 +95,7 @@ def describe_comparison(comparison: xr.Dataset) -> list[Section]:
         f"differ, a difference as large would come with probability p ({_TESTS[facts['test']]}); "
         "p (Holm) is corrected for the number of models. Bold is what is more than chance."
     )
-    figures = tuple(difference_points(comparison, n=n) for n in comparison[N].values.tolist())
+    figures = _draw(difference_points, comparison)
     return [
         _intervals(comparison),
         Section("Differences", text=text, figures=figures, html=(certainty_table(comparison),)),
@@ -107,9 +109,14 @@ def _intervals(measured: xr.Dataset) -> Section:
         f"the same kind drawn, {100 * facts['level']:g} % of such intervals would hold the mean of "
         f"all ({facts['replicates']:,} replicates of a bootstrap)."
     )
-    figures = tuple(interval_points(measured, n=n) for n in measured[N].values.tolist())
-    compared = "p" in measured
-    return Section("Means", text, figures, () if compared else (certainty_table(measured),))
+    tables = () if "p" in measured else (certainty_table(measured),)
+    return Section("Means", text, _draw(interval_points, measured), tables)
+
+
+def _draw(points: Callable[..., Any], measured: xr.Dataset) -> tuple[Any, ...]:
+    """Draw a figure for each unit and list length."""
+    lengths = measured[N].values.tolist()
+    return tuple(points(each, n=n) for each in by_unit(measured) for n in lengths)
 
 
 def sample_lists(

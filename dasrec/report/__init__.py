@@ -1,7 +1,7 @@
 """Figures of what was measured, and one HTML page that holds them; the door to Bokeh."""
 
 from dasrec.report.base import PALETTE
-from dasrec.report.certain import certainty_table, difference_points, interval_points
+from dasrec.report.certain import by_unit, certainty_table, difference_points, interval_points
 from dasrec.report.drawn import learning_curve, long_tail, metric_bars
 from dasrec.report.page import Section, write_page
 from dasrec.report.tables import list_table, metric_table
@@ -9,6 +9,7 @@ from dasrec.report.tables import list_table, metric_table
 __all__ = [
     "PALETTE",
     "Section",
+    "by_unit",
     "certainty_table",
     "difference_points",
     "interval_points",

@@ -31,6 +31,7 @@ _UNITS = {
     "popularity": "interactions",
     "popularity_ratio": "ratio",
 }
+_FRACTION = "fraction"  # all other metrics
 _VALUE = ("value", "low", "high")
 _DIFFERENCE = ("difference", "difference_low", "difference_high")
 
@@ -42,7 +43,7 @@ def interval_points(measured: xr.Dataset, *, n: int | None = None) -> figure:
     ----------
     measured : xarray.Dataset
         What :func:`dasrec.compare` or :func:`dasrec.intervals` returns. Its metrics are drawn on
-        one axis: choose those of one scale.
+        one axis: choose those of one unit, as :func:`by_unit` does.
     n : int, optional
         Length of the lists; by default the first there is.
 
@@ -62,10 +63,8 @@ def difference_points(comparison: xr.Dataset, *, n: int | None = None) -> figure
     An interval that does not reach the line is a difference that is hardly chance.
     """
     chosen = _at_length(comparison, n, _DIFFERENCE)
-    baseline = str(comparison.attrs["baseline"])
-    others = chosen.sel({MODEL: chosen[MODEL] != baseline})
-    label = f"Difference to {baseline}"
-    fig = _draw(others, _DIFFERENCE, title="Differences", label=label)
+    label = f"Difference to {comparison.attrs['baseline']}"
+    fig = _draw(chosen, _DIFFERENCE, title="Differences", label=label)
     fig.add_layout(Span(location=0, dimension="width", line_color="#57636f", line_width=1.5))
     return fig
 
@@ -85,26 +84,27 @@ def _at_length(measured: xr.Dataset, n: int | None, names: tuple[str, ...]) -> x
 
 def _draw(chosen: xr.Dataset, names: tuple[str, ...], *, title: str, label: str) -> figure:
     metrics = [str(name) for name in chosen[METRIC].values]
+    units = dict.fromkeys(_UNITS.get(name, _FRACTION) for name in metrics)
     level = 100 * chosen.attrs["level"]
     fig = make_figure(
         f"{title} at n = {chosen[N].item()}, with {level:g} % intervals",
         x_label="Metric",
-        y_label=f"{label} ({_unit(metrics)})",
+        y_label=f"{label} ({' or '.join(units)})",
         axes={"x_range": FactorRange(factors=metrics, range_padding=0.05)},
     )
-    models = names_of(chosen)
-    width = 0.7 / len(models)
+    drawn = np.flatnonzero(chosen[names[0]].notnull().any(METRIC))  # the baseline has no difference
+    width = 0.7 / max(len(drawn), 1)
     glyphs = []
-    for place, model in enumerate(models):
+    for step, place in enumerate(drawn.tolist()):
         at = chosen.isel({MODEL: place})
         columns = dict(zip(_VALUE, (at[name].values for name in names), strict=True))
         source = ColumnDataSource({"metric": metrics, **columns})
-        x = dodge("metric", (place + 0.5) * width - 0.35, range=fig.x_range)
+        x = dodge("metric", (step + 0.5) * width - 0.35, range=fig.x_range)
         colour = PALETTE[place % len(PALETTE)]
         mark = _MARKERS[(place + place // len(PALETTE)) % len(_MARKERS)]
-        look: dict[str, Any] = {"source": source, "color": colour, "name": model}
-        points = fig.scatter(x, "value", size=10, marker=mark, **look)
-        lines = fig.segment(x0=x, y0="low", x1=x, y1="high", line_width=2.5, **look)
+        look: dict[str, Any] = {"source": source, "color": colour, "name": names_of(chosen)[place]}
+        points = fig.scatter(x, "value", size=7, marker=mark, **look)
+        lines = fig.segment(x0=x, y0="low", x1=x, y1="high", line_width=2, **look)
         glyphs.append((points, lines))
     tips = [("model", "$name"), ("metric", "@metric"), ("value", "@value{0.0000}")]
     tips.append(("interval", "@low{0.0000} to @high{0.0000}"))
@@ -116,12 +116,13 @@ def _draw(chosen: xr.Dataset, names: tuple[str, ...], *, title: str, label: str)
     return fig
 
 
-def _unit(metrics: list[str]) -> str:
-    odd = [f"{name}: {_UNITS[name]}" for name in metrics if name in _UNITS]
-    fractions = len(odd) < len(metrics)
-    if len(metrics) == 1 and odd:
-        return _UNITS[metrics[0]]
-    return ", ".join(odd + ["others: fraction"] * fractions) if odd else "fraction"
+def by_unit(measured: xr.Dataset) -> list[xr.Dataset]:
+    """Return the metrics of each unit by themselves, since they do not go on one axis."""
+    units = [_UNITS.get(str(name), _FRACTION) for name in measured[METRIC].values]
+    return [
+        measured.isel({METRIC: [place for place, each in enumerate(units) if each == unit]})
+        for unit in dict.fromkeys(units)
+    ]
 
 
 def certainty_table(measured: xr.Dataset) -> str:
