@@ -83,9 +83,9 @@ def compare(
     Notes
     -----
     Cost: that of :func:`dasrec.evaluate_users` for each model, whose values stay in memory (8 bytes
-    for each user, metric, n and model), and about 10 ns for each of these values and replicate.
-    Random signs take 10,000 of them, so for millions of users take ``"t"``, which then says the
-    same. Holm: Scandinavian Journal of Statistics 6, 1979, 65.
+    for each user, metric, n and model), and some 15 ns for each user, model and replicate, of which
+    there are 1,000. Random signs take 10,000 of them, so for millions of users take ``"t"``, which
+    then says the same. Holm: Scandinavian Journal of Statistics 6, 1979, 65.
     """
     named = _name(models)
     check_choice(test, name="test", choices=get_args(Test))

@@ -194,6 +194,14 @@ def test_differences_are_drawn_around_a_line_at_0(compared: xr.Dataset) -> None:
         assert mean.glyph.fill_color == difference.glyph.fill_color
         assert mean.glyph.marker == difference.glyph.marker
     assert [each.location for each in fig.center if isinstance(each, Span)] == [0]
+    assert (at["difference_low"] > 0).all()
+    assert fig.y_range.start == 0
+    worse = report.difference_points(
+        -compared.rename(
+            difference_low="difference_high", difference_high="difference_low"
+        ).assign_attrs(compared.attrs)
+    )
+    assert worse.y_range.end == 0
     assert fig.yaxis[0].axis_label == "Difference to popular (fraction)"
 
 

@@ -65,6 +65,10 @@ def difference_points(comparison: xr.Dataset, *, n: int | None = None) -> figure
     chosen = _at_length(comparison, n, _DIFFERENCE)
     label = f"Difference to {comparison.attrs['baseline']}"
     fig = _draw(chosen, _DIFFERENCE, title="Differences", label=label)
+    if (chosen["difference_low"].fillna(1) > 0).all():
+        fig.y_range.update(start=0)
+    elif (chosen["difference_high"].fillna(-1) < 0).all():
+        fig.y_range.update(end=0)
     fig.add_layout(Span(location=0, dimension="width", line_color="#57636f", line_width=1.5))
     return fig
 
