@@ -1,6 +1,8 @@
 """Recommendations from interaction logs that do not fit in memory, on Dask and Zarr."""
 
+from dasrec.certainty import intervals
 from dasrec.clean import by_session, clean, drop_ids, keep_ids, pseudonymise, within
+from dasrec.compare import compare
 from dasrec.errors import (
     BudgetError,
     DasrecError,
@@ -93,6 +95,7 @@ __all__ = [
     "check_split",
     "clean",
     "compact",
+    "compare",
     "drop_ids",
     "evaluate",
     "evaluate_users",
@@ -102,6 +105,7 @@ __all__ = [
     "interactions_from_anndata",
     "interactions_from_scipy",
     "interactions_from_table",
+    "intervals",
     "keep_ids",
     "load_model",
     "open_features",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
@@ -35,6 +36,25 @@ def show_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
 def show_facts(title: str, record: dict[str, Any]) -> None:
     """Print a record as a table of two columns."""
     show_table(title, ["what", "value"], [[key, value] for key, value in record.items()])
+
+
+def show_comparison(comparison: xr.Dataset) -> None:
+    """Print what :func:`dasrec.compare` found: a table a metric."""
+    facts = comparison.attrs
+    columns = ["model", "mean", "low", "high", "difference", "p", "p (Holm)"]
+    names = ["value", "low", "high", "difference", "p", "p_holm"]
+    for metric in comparison["metric"].values:
+        for n in comparison["n"].values:
+            at = comparison.sel(metric=metric, n=n)
+            rows = [
+                [model, *(_cell(float(at[name].sel(model=model))) for name in names)]
+                for model in comparison["model"].values
+            ]
+            show_table(f"{metric}@{n}, {facts['split']}, {facts['n_users']} users", columns, rows)
+
+
+def _cell(value: float) -> float | str:
+    return value if value == value else "-"
 
 
 def show_audit(interactions: Interactions) -> None:

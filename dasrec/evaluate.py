@@ -95,7 +95,7 @@ def evaluate(
         The model belongs to another store, was fitted on something else than ``split.train``, or
         predicts values on another scale than those of the split.
     """
-    _check(model, split, allow_overlap=allow_overlap)
+    check_measurable(model, split, allow_overlap=allow_overlap)
     chosen = choose_metrics(metrics, predicts_values=model.predicts_values, compat=compat)
     lengths = check_lengths(n, n_items=split.train.n_items)
     if compat is not None and ITEM in (groups or {}):
@@ -140,7 +140,7 @@ def evaluate_users(
     InputError
         Also if a metric is named that is no mean over users.
     """
-    _check(model, split, allow_overlap=allow_overlap)
+    check_measurable(model, split, allow_overlap=allow_overlap)
     chosen = choose_metrics(metrics, predicts_values=model.predicts_values, compat=compat)
     odd = [metric.name for metric in chosen if metric.values is None]
     if odd and metrics is not None:
@@ -373,7 +373,8 @@ def _check_trained_on(model: Model, split: Split) -> None:
         raise MismatchError(msg)
 
 
-def _check(model: Model, split: Split, *, allow_overlap: bool) -> None:
+def check_measurable(model: Model, split: Split, *, allow_overlap: bool = False) -> None:
+    """Refuse a model that was fitted on something else than the training part of the split."""
     model.check_belongs(split.train)
     _check_scale(model, split)
     if not allow_overlap:

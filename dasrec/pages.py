@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,28 @@ from dasrec.interactions import Interactions
 from dasrec.models import Model
 from dasrec.report import (
     Section,
+    by_unit,
+    certainty_table,
+    difference_points,
+    interval_points,
     learning_curve,
     list_table,
     long_tail,
     metric_bars,
     metric_table,
 )
-from dasrec.schema import ITEM, USER
+from dasrec.schema import ITEM, USER, N
 
 SAMPLED_USERS = 5
+_SHOWN = (
+    "Split {split}. Every user with something to find gets a list over the full catalogue, "
+    "without what is known of them."
+)
+_TESTS = {
+    "randomisation": "random signs of the differences",
+    "wilcoxon": "Wilcoxon's signed rank test",
+    "t": "Student's paired t-test",
+}
 
 
 def describe(
@@ -57,16 +71,52 @@ def describe(
 
 
 def _figures(evaluation: xr.Dataset) -> Section:
-    text = (
-        f"Split {evaluation.attrs['split']}. Every user with something to find gets a list over "
-        "the full catalogue, without what is known of them."
-    )
     return Section(
         "Evaluation",
-        text=text,
+        text=_SHOWN.format(**evaluation.attrs),
         figures=(metric_bars(evaluation),),
         html=(metric_table(evaluation),),
     )
+
+
+def describe_evaluation(evaluation: xr.Dataset, certainty: xr.Dataset | None) -> list[Section]:
+    """Return the sections of a page about one model; ``certainty`` is what ``intervals`` gives."""
+    table = Section(
+        "Evaluation", text=_SHOWN.format(**evaluation.attrs), html=(metric_table(evaluation),)
+    )
+    return [table] if certainty is None else [table, _intervals(certainty)]
+
+
+def describe_comparison(comparison: xr.Dataset) -> list[Section]:
+    """Return the sections of a page about what :func:`dasrec.compare` returns."""
+    facts = comparison.attrs
+    text = (
+        f"Each model is compared with {facts['baseline']}, user by user. If two models did not "
+        f"differ, a difference as large would come with probability p ({_TESTS[facts['test']]}); "
+        "p (Holm) is corrected for the number of models. Bold is what is more than chance."
+    )
+    figures = _draw(difference_points, comparison)
+    return [
+        _intervals(comparison),
+        Section("Differences", text=text, figures=figures, html=(certainty_table(comparison),)),
+    ]
+
+
+def _intervals(measured: xr.Dataset) -> Section:
+    facts = measured.attrs
+    text = (
+        f"{_SHOWN.format(**facts)}\n\nMeans over {facts['n_users']:,} users; were other users of "
+        f"the same kind drawn, {100 * facts['level']:g} % of such intervals would hold the mean of "
+        f"all ({facts['replicates']:,} replicates of a bootstrap)."
+    )
+    tables = () if "p" in measured else (certainty_table(measured),)
+    return Section("Means", text, _draw(interval_points, measured), tables)
+
+
+def _draw(points: Callable[..., Any], measured: xr.Dataset) -> tuple[Any, ...]:
+    """Draw a figure for each unit and list length."""
+    lengths = measured[N].values.tolist()
+    return tuple(points(each, n=n) for each in by_unit(measured) for n in lengths)
 
 
 def sample_lists(

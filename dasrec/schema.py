@@ -22,6 +22,7 @@ FEATURES, FORGOTTEN = "features", "forgotten"
 
 # dimensions of labelled results
 FACTOR, ITERATION, RANK, N, STEP = "factor", "iteration", "rank", "n", "step"
+MODEL, METRIC = "model", "metric"
 PART = "part"
 
 # names of a dense label along the user or the item dimension

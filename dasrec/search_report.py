@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from dasrec.errors import InputError
 from dasrec.metrics import METRICS
-from dasrec.report import PALETTE, TEXT, Section, blank_figure, draw_legend
+from dasrec.report import PALETTE, Section
+from dasrec.report.base import TEXT, draw_legend, make_figure
 from dasrec.schema import ITERATION
 from dasrec.search.result import PARAMETER, TRIAL, last_metric, searched
 
@@ -58,7 +59,7 @@ def parallel_coordinates(trials: xr.Dataset) -> figure:
     last = last_metric(trials)
     axes = [_axis(name.removeprefix(PARAMETER), trials[name].values) for name in searched(trials)]
     axes.append(_axis(str(trials.attrs["metric"]), last))
-    fig = blank_figure(
+    fig = make_figure(
         "Parameters and what they came to",
         x_label=f"Parameters, then {_unit(trials)}",
         y_label="From the least to the largest of each",
@@ -83,7 +84,7 @@ def parallel_coordinates(trials: xr.Dataset) -> figure:
     tips = [("trial", f"@{TRIAL}"), ("metric", "@metric{0.0000}"), ("iterations", "@done")]
     tips += [(name.removeprefix(PARAMETER), f"@{name}") for name in searched(trials)]
     fig.add_tools(HoverTool(tooltips=tips))
-    draw_legend(fig, glyphs)
+    draw_legend(fig, [(each,) for each in glyphs])
     return fig
 
 
@@ -105,7 +106,7 @@ def rung_curves(trials: xr.Dataset) -> figure:
     ``trials`` is as for :func:`parallel_coordinates`, and so is what is raised.
     """
     _check(trials)
-    fig = blank_figure(
+    fig = make_figure(
         "Metric at each rung",
         x_label="Iterations done (count; log scale)",
         y_label=_unit(trials),
@@ -132,7 +133,7 @@ def rung_curves(trials: xr.Dataset) -> figure:
     fig.xaxis.formatter = NumeralTickFormatter(format="0,0")
     tips = [("trial", f"@{TRIAL}"), ("best metric", "@best{0.0000}")]
     fig.add_tools(HoverTool(tooltips=tips, renderers=[*glyphs]))
-    draw_legend(fig, glyphs)
+    draw_legend(fig, [(each,) for each in glyphs])
     return fig
 
 

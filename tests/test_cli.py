@@ -24,8 +24,8 @@ from dasrec.cli import main
 from dasrec.datasets import simulate_events
 
 COLUMNS = ["--user", "user", "--item", "item", "--value", "value", "--timestamp", "timestamp"]
-COMMANDS = ["demo", "ingest", "info", "split", "fit", "evaluate", "recommend", "report", "doctor"]
-UPKEEP = ["compact", "forget", "verify", "features"]
+COMMANDS = ["demo", "ingest", "info", "split", "fit", "evaluate", "compare", "recommend", "report"]
+UPKEEP = ["compact", "forget", "verify", "features", "doctor"]
 
 
 def run(*arguments: object) -> Result:
@@ -104,6 +104,50 @@ def test_recommend_writes_parquet_and_refuses_to_replace(made: Path, tmp_path: P
     refused = run("recommend", made / "model", made / "store", out)
     assert refused.exit_code == 1
     assert "exists already" in refused.stderr
+
+
+def test_evaluate_draws_a_page_with_intervals(made: Path, tmp_path: Path) -> None:
+    where = [
+        made / "model",
+        made / "store",
+        "--split",
+        "time:0.2",
+        "--html",
+        tmp_path / "page.html",
+    ]
+    good("evaluate", *where, "--metrics", "recall,gini")
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert "recall@10" in page
+    assert "95 % interval" in page
+    good("evaluate", *where, "--metrics", "gini")
+    assert "95 % interval" not in (tmp_path / "page.html").read_text("utf-8")
+
+
+def test_compare_tells_models_apart(made: Path, tmp_path: Path) -> None:
+    store, popular = made / "store", tmp_path / "popular"
+    good("fit", store, popular, "--model", "popular", "--split", "time:0.2")
+    chosen = ["--split", "time:0.2", "--metrics", "recall,ndcg", "--n", "5,10", "--test", "t"]
+    out = tmp_path / "page.html"
+    found = good("compare", store, made / "model", popular, *chosen, "--level", 0.9, "--html", out)
+    assert (found["baseline"], found["test"], found["level"]) == (str(made / "model"), "t", 0.9)
+    assert len(found["figures"]) == 2 * 2 * 2
+    last = found["figures"][-1]
+    assert (last["model"], last["metric"]) == (str(popular), "ndcg@10")
+    measured = good("evaluate", popular, store, "--split", "time:0.2")["metrics"]
+    assert last["value"] == pytest.approx(measured["ndcg@10"], rel=1e-12)
+    assert last["p"] == last["p_holm"]
+    assert "90 % interval" in out.read_text("utf-8")
+    shown = run("compare", store, made / "model", popular, *chosen)
+    assert "ndcg@10, time:0.2" in shown.output
+    assert "p (Holm)" in shown.output
+
+
+def test_compare_refuses_one_model_and_another_split(made: Path) -> None:
+    alone = run("compare", made / "store", made / "model", "--split", "time:0.2")
+    assert alone.exit_code == 1
+    assert "1 models are given; expected two or more" in alone.stderr
+    leak = run("compare", made / "store", *[made / "model"] * 2, "--split", "time:0.3")
+    assert leak.exit_code == 1
 
 
 def test_report_is_one_page(made: Path, tmp_path: Path) -> None:

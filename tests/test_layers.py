@@ -42,7 +42,9 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("models",),
     ("metrics",),
     ("measure",),
+    ("certainty",),
     ("evaluate",),
+    ("compare",),
     ("search",),
     ("recommend", "explain", "rerank"),
     ("datasets", "testing"),
@@ -65,6 +67,7 @@ SHARED = {
     "models": ("base", "alternating"),
     "metrics": ("base",),
     "search": ("base",),
+    "report": ("base",),
     "cli": ("options",),
 }
 

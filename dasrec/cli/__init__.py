@@ -78,6 +78,7 @@ for command in (
     models.fit_command,
     search.search_command,
     models.evaluate_command,
+    models.compare_command,
     models.recommend_command,
     models.report_command,
     start.doctor_command,

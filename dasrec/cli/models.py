@@ -1,15 +1,16 @@
-"""Commands about splits and models: split, fit, evaluate, recommend, report."""
+"""Commands about splits and models: split, fit, evaluate, compare, recommend, report."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import click
 import pandas as pd
 
 import dasrec
 from dasrec import files, pages, versions
+from dasrec.certainty import Test
 from dasrec.checks import check_columns
 from dasrec.cli.options import (
     MEMORY_HELP,
@@ -22,10 +23,11 @@ from dasrec.cli.options import (
     section_option,
     seed_option,
 )
-from dasrec.console import show, show_facts, show_table
+from dasrec.compare import as_records
+from dasrec.console import show, show_comparison, show_facts, show_table
 from dasrec.errors import InputError
 from dasrec.evaluate import as_record, evaluate_all
-from dasrec.metrics import choose_metrics
+from dasrec.metrics import choose_metrics, metrics_of
 from dasrec.models import MODELS
 from dasrec.report import write_page
 
@@ -208,6 +210,23 @@ def _split_for(
     )
 
 
+def _names(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> list[str] | None:
+    del ctx, param
+    return ",".join(given).split(",") if given else None
+
+
+_metrics_option = click.option(
+    "--metrics",
+    "--metric",
+    "metrics",
+    multiple=True,
+    callback=_names,
+    metavar="NAMES",
+    help="Only these, like recall,auc; may be repeated.",
+)
+_html_option = click.option("--html", metavar="PAGE", help="Draw one HTML page, with intervals.")
+
+
 @click.command("evaluate")
 @click.argument("model_place", metavar="MODEL")
 @click.argument("store")
@@ -215,16 +234,10 @@ def _split_for(
     "--split", "split_text", required=True, metavar="SPLIT", help="time:0.2, random:0.2, ..."
 )
 @lengths_option
-@click.option(
-    "--metrics",
-    "--metric",
-    "metrics",
-    multiple=True,
-    metavar="NAMES",
-    help="Only these, like recall,auc; may be repeated.",
-)
+@_metrics_option
 @click.option("--compat", metavar="LIBRARY", help="Whose formulas: implicit, lenskit, ...")
 @click.option("--allow-overlap", is_flag=True, help="Even if the model may know what is tested.")
+@_html_option
 @seed_option
 @as_json_option
 def evaluate_command(
@@ -232,9 +245,10 @@ def evaluate_command(
     store: str,
     split_text: str,
     n: tuple[int, ...],
-    metrics: tuple[str, ...],
+    metrics: list[str] | None,
     compat: str | None,
     allow_overlap: bool,
+    html: str | None,
     seed: int | None,
     as_json: bool,
 ) -> None:
@@ -246,17 +260,58 @@ def evaluate_command(
     model = dasrec.load_model(model_place)
     interactions = dasrec.open_interactions(store)
     model.check_belongs(interactions)
-    measured = dasrec.evaluate(
-        model,
-        _split_for(model, interactions, split_text, seed),
-        n=n,
-        metrics=",".join(metrics).split(",") if metrics else None,
-        compat=compat,
-        allow_overlap=allow_overlap,
-    )
+    split = _split_for(model, interactions, split_text, seed)
+    options: dict[str, Any] = {"n": n, "compat": compat, "allow_overlap": allow_overlap}
+    measured = dasrec.evaluate(model, split, metrics=metrics, **options)
+    if html is not None:
+        known = metrics_of(compat)
+        means = [str(name) for name in measured if known[str(name)].values is not None]
+        values = dasrec.evaluate_users(model, split, metrics=means, **options) if means else None
+        certainty = None if values is None else dasrec.intervals(values, rng=seed or 0)
+        sections = pages.describe_evaluation(measured, certainty)
+        write_page(html, title=f"dasrec: {model.name}", sections=sections)
     record = as_record(measured)
     title = f"{record['model']}, {record['split']}, {record['n_users']} users"
     show(record, as_json=as_json, human=lambda: show_facts(title, record["metrics"]))
+
+
+@click.command("compare")
+@click.argument("store")
+@click.argument("places", metavar="MODEL MODEL...", nargs=-1, required=True)
+@click.option("--split", "split_text", required=True, metavar="SPLIT", help="As all were fitted.")
+@lengths_option
+@_metrics_option
+@click.option(
+    "--test", type=click.Choice(get_args(Test)), default="randomisation", show_default=True
+)
+@click.option("--level", type=float, default=0.95, show_default=True, help="Of the intervals.")
+@_html_option
+@seed_option
+@as_json_option
+def compare_command(
+    store: str,
+    places: tuple[str, ...],
+    split_text: str,
+    html: str | None,
+    seed: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Measure models on one split, and tell which differ from the first by more than chance.
+
+    \b
+    Example:  dasrec compare my-store my-model other-model --split time:0.2 --html page.html
+    """
+    interactions = dasrec.open_interactions(store)
+    models = {place: dasrec.load_model(place) for place in places}
+    for model in models.values():
+        model.check_belongs(interactions)
+    split = _split_for(models[places[0]], interactions, split_text, seed)
+    compared = dasrec.compare(models, split, rng=seed or 0, **options)
+    if html is not None:
+        sections = pages.describe_comparison(compared)
+        write_page(html, title=f"dasrec: {split.spec} of {store}", sections=sections)
+    show(as_records(compared), as_json=as_json, human=lambda: show_comparison(compared))
 
 
 @click.command("recommend")

@@ -1,0 +1,87 @@
+"""Tables of a page, as fragments of HTML that are safe already."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from html import escape
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from dasrec.checks import check_columns
+from dasrec.report.base import NOT_MEASURED, names_of, with_models
+from dasrec.schema import ITEM_ID, MODEL, RANK, USER_ID, N
+
+_LOWER_IS_BETTER = frozenset({"rmse", "mae"})
+
+
+def metric_table(evaluation: xr.Dataset) -> str:
+    """Return an escaped HTML table: a row a model, a column a metric (``ndcg@10``: lists of 10).
+
+    ``evaluation`` is as for :func:`metric_bars`; metrics without the dim ``n`` come first. The best
+    of a column is bold (the lowest for ``rmse`` and ``mae``); a dash is what was not measured.
+    """
+    measured = with_models(evaluation)
+    columns = {name: each for name, each in measured.data_vars.items() if set(each.dims) == {MODEL}}
+    for name, each in measured.data_vars.items():
+        if N in each.dims:
+            columns |= {f"{name}@{int(at[N])}": at for at in each.transpose(N, MODEL)}
+    head = "".join(
+        f'<th scope="col" class="number" title="{escape(str(each.attrs.get("formula", "")))}">'
+        f"{escape(str(name))}</th>"
+        for name, each in columns.items()
+    )
+    cells = [_column(str(name), each.values) for name, each in columns.items()]
+    rows = "".join(
+        f'<tr><th scope="row">{escape(model)}</th>{"".join(row)}</tr>\n'
+        for model, *row in zip(names_of(measured), *cells, strict=True)
+    )
+    return (
+        f'<table class="metrics">\n<thead><tr><th scope="col">Model</th>{head}</tr></thead>\n'
+        f"<tbody>\n{rows}</tbody>\n</table>"
+    )
+
+
+def _column(name: str, values: NDArray[np.floating]) -> list[str]:
+    """Return the cells of one metric; what prints like the best is as good as the best."""
+    texts = [f"{value:.4f}" if np.isfinite(value) else NOT_MEASURED for value in values]
+    found = [text for text in texts if text != NOT_MEASURED]
+    choose = min if name in _LOWER_IS_BETTER else max
+    best = choose(found, key=float) if len(found) > 1 else None
+    bold = [f"<strong>{text}</strong>" if text == best else text for text in texts]
+    return [f'<td class="number">{text}</td>' for text in bold]
+
+
+def list_table(lists: pd.DataFrame) -> str:
+    """Return an escaped HTML table of recommendation lists, grouped by user.
+
+    ``lists`` has the columns ``user_id``, ``rank`` (from 1), ``item_id``, ``score`` and perhaps
+    ``title``; every row is printed, users in their order. Raises :class:`InputError` if one lacks.
+    """
+    check_columns(list(lists.columns), (USER_ID, RANK, ITEM_ID, "score"), where="lists")
+    titled = '<th scope="col">Title</th>' if "title" in lists else ""
+    head = (
+        '<th scope="col">User</th><th scope="col" class="number">Rank</th>'
+        f'<th scope="col">Item</th>{titled}<th scope="col" class="number">Score</th>'
+    )
+    groups = "".join(
+        f"<tbody>\n{_list_rows(user, group.sort_values(RANK))}</tbody>\n"
+        for user, group in lists.groupby(USER_ID, sort=False, dropna=False)
+    )
+    return f'<table class="lists">\n<thead><tr>{head}</tr></thead>\n{groups}</table>'
+
+
+def _list_rows(user: Hashable, group: pd.DataFrame) -> str:
+    names = [ITEM_ID, "title"] if "title" in group else [ITEM_ID]
+    texts = group[names].astype("object").where(group[names].notna(), NOT_MEASURED)
+    start = f'<th scope="rowgroup" rowspan="{len(group)}">{escape(str(user))}</th>'
+    rows = ""
+    columns = [group[RANK], group["score"], *(texts[name] for name in names)]
+    for rank, score, *shown in zip(*columns, strict=True):
+        cells = "".join(f"<td>{escape(str(text))}</td>" for text in shown)
+        rows += f'<tr>{start}<td class="number">{rank}</td>{cells}'
+        rows += f'<td class="number">{score:.4g}</td></tr>\n'
+        start = ""  # the user's cell spans all rows
+    return rows
