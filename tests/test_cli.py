@@ -322,10 +322,10 @@ def test_plan_fit_foresees_what_the_function_does(made: Path) -> None:
     text = run("plan", "fit", made / "store", "--factors", 8, "--memory", "4GB").output
     for words in ("tasks of an iteration", "factors are in", "limit of memory", "4.00 GB"):
         assert words in text
-    tight = good(
-        "plan", "fit", made / "store", "--factors", 10**6, "--memory", "1GB", "--checkpoint"
-    )
-    assert tight["factors_in"] == "files"
+    wide = ["plan", "fit", made / "store", "--factors", 10**6, "--checkpoint", "--memory"]
+    plan = good(*wide, "100GB")
+    less = plan["peak_bytes"] - plan["cache_bytes"] - plan["factor_bytes"] // 2
+    assert [good(*wide, each)["factors_in"] for each in ("100GB", less)] == ["memory", "files"]
 
 
 @pytest.mark.parametrize(
