@@ -240,6 +240,8 @@ def test_a_shared_value_is_copied_once_to_every_worker(cluster_client: Any) -> N
 def test_what_died_with_all_that_had_it_is_shared_again(caplog: pytest.LogCaptureFixture) -> None:
     with connect("processes:2") as client:
         assert client is not None
+        while len(client.cluster.scheduler_info["workers"]) < 2:
+            time.sleep(0.01)  # else the cluster would stumble over workers of whom it never knew
         shared = blocks.share(np.arange(1000))
         before = client.run(os.getpid)
         for pid in before.values():
