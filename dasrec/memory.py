@@ -32,8 +32,11 @@ BLOCK_CELLS = 2**20
 
 LEAST_BLOCK_CELLS = 2**14
 
+TILE_CELLS = 2**15
+"""Factors of the users, and of the items, that are ranked at a time: 128 KiB each, for L2."""
+
 SCORE_CELLS = 2**22
-"""Scores that a ranking task holds at a time: 16 MiB."""
+"""Scores that a task takes from a function at a time: 16 MiB."""
 
 
 def piece_rows() -> int:

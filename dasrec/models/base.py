@@ -18,8 +18,8 @@ from dasrec.checks import check_lengths
 from dasrec.errors import InputError, MismatchError
 from dasrec.interactions import Interactions
 from dasrec.kernels.csr import indptr_of
-from dasrec.kernels.topk import mask_tile, push_tile, sort_heaps
-from dasrec.memory import SCORE_CELLS
+from dasrec.kernels.topk import rank_rows
+from dasrec.memory import TILE_CELLS
 from dasrec.schema import FACTOR, ITEM, ITEM_ID, MODEL_KIND, RANK, USER, USER_ID, USER_ITEMS
 from dasrec.training import Training
 from dasrec.typing import Floats, Ids, Ints, Longs
@@ -308,22 +308,29 @@ def rank_items(
     items : int32, shape (m, n), best first, equal scores by number; -1 where fewer are left
     scores : float32, shape (m, n)
 
+    Raises
+    ------
+    InputError
+        Vectors of users are not as long as those of items.
+
     Notes
     -----
-    Cost: m n_items d multiply-adds and 16 MiB of scores at a time.
+    Cost: m n_items d multiply-adds; 256 KiB of working memory. The list of a user is the same, bit
+    for bit, whoever else is ranked beside.
     """
-    best = np.full((len(users), n), -np.inf, np.float32)
-    found = np.full((len(users), n), -1, np.int32)
-    height = max(1, min(len(users), 1024))
-    width = max(1, SCORE_CELLS // height)
-    for top in range(0, len(users), height):
-        rows = slice(top, top + height)
-        for first in range(0, len(items), width):
-            scores = users[rows] @ items[first : first + width].T
-            if seen is not None:
-                mask_tile(scores, first, seen[0][top : top + height + 1], seen[1])
-            push_tile(scores, first, best[rows], found[rows])
-    sort_heaps(best, found)
+    if users.shape[1] != items.shape[1]:
+        msg = f"users have {users.shape[1]} factors and items {items.shape[1]}; expected as many"
+        raise InputError(msg)
+    if seen is None:
+        seen = np.zeros(len(users) + 1, np.int64), np.empty(0, np.int32)
+    indptr, indices = seen
+    users, items = (np.ascontiguousarray(each, np.float32) for each in (users, items))
+    best, found = np.empty((len(users), n), np.float32), np.empty((len(users), n), np.int32)
+    tile = max(1, TILE_CELLS // max(1, items.shape[1]))
+    for top in range(0, len(users), tile):
+        rows = slice(top, top + tile)
+        known = indptr[top : top + tile + 1]
+        found[rows], best[rows] = rank_rows(users[rows], items, known, indices, n, tile)
     return found, best
 
 
