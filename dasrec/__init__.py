@@ -26,6 +26,7 @@ from dasrec.models import ALS, Biases, ImplicitALS, Model, Popular, load_model
 from dasrec.normalise import BM25, Binarise, Centre, Clip, Log1p, TfIdf, TimeDecay, ZScore
 from dasrec.plan import plan_ingest
 from dasrec.recommend import recommend_all
+from dasrec.scorers import Sampled, Scorer, plan_ranking
 from dasrec.split import (
     Split,
     parse_split,
@@ -63,6 +64,8 @@ __all__ = [
     "MismatchError",
     "Model",
     "Popular",
+    "Sampled",
+    "Scorer",
     "Split",
     "StoreError",
     "TfIdf",
@@ -86,6 +89,7 @@ __all__ = [
     "parse_split",
     "plan_fit",
     "plan_ingest",
+    "plan_ranking",
     "pseudonymise",
     "read_events",
     "recommend_all",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -16,12 +16,14 @@ from dasrec import blocks
 from dasrec.checks import check_count, check_lengths, seed_of
 from dasrec.errors import InputError, MismatchError
 from dasrec.interactions import Interactions
-from dasrec.kernels.csr import indptr_of, rows_of
+from dasrec.kernels.csr import indptr_of
 from dasrec.kernels.hashing import cell_uniform
 from dasrec.kernels.ranking import find_hits
+from dasrec.memory import listed_users
 from dasrec.metrics import METRICS, Doubles, Metric, Predicted, Ranked, choose_metrics
-from dasrec.models.base import Model, rank_items, view_of
+from dasrec.models.base import Model, view_of
 from dasrec.schema import USER_ITEMS, N
+from dasrec.scorers import Rankable, Sampled, Vectors, check_room, make_lists, scorer_of
 from dasrec.split import Split
 from dasrec.typing import Bools, CsrBlock, Floats, Ints, Longs, Rng, Side
 
@@ -31,30 +33,32 @@ _TASK_USERS = 256  # of a sample; a task of ranking
 class _Job(NamedTuple):
     """What every block task needs, shared once a worker."""
 
-    users: Floats
-    items: Floats
+    scorer: Any
     seen: Interactions
     lengths: tuple[int, ...]
     metrics: tuple[str, ...]
 
 
 def evaluate(
-    model: Model,
+    model: Rankable,
     split: Split,
     *,
     n: int | Sequence[int] = 10,
     metrics: Sequence[str] | None = None,
     allow_overlap: bool = False,
 ) -> xr.Dataset:
-    """Measure a fitted model on the test part of a split, eagerly.
+    """Measure a fitted model, or whatever ranks, on the test part of a split, eagerly.
 
     Every user with something to find gets a list over the whole catalogue without what is known of
     them; users count equally, those with nothing to find not at all.
 
     Parameters
     ----------
-    model : Model
-        Fitted on ``split.train``.
+    model : Model, path, function, Scorer or Sampled
+        A model fitted on ``split.train``; lists in Parquet as :func:`recommend_all` writes them; a
+        function of users' numbers (int32, shape (m,)) that returns scores, float (m, n_items), or
+        lists of item numbers, integers (m, length), -1 for none; any
+        :class:`dasrec.scorers.Scorer`. In :class:`dasrec.Sampled` it ranks a few items only.
     split : Split
     n : int or several
         Lengths of lists.
@@ -68,41 +72,45 @@ def evaluate(
     -------
     xarray.Dataset
         One variable a metric: ranking metrics by ``n``, ``rmse`` and ``mae`` without dims.
-        Attributes: ``model``, ``split``, ``n_users`` (evaluated), ``n_test``; ``seed`` if random.
+        Attributes: ``model``, ``split``, ``n_users`` (evaluated), ``n_test``; ``seed`` if random;
+        ``n_unlisted``, users with nothing in their list, if there are any. Of lists in files
+        ``unknown_users`` and ``unknown_items``, how many ids the store does not know, and
+        ``longest_list``; of samples ``sampled``, ``sampled_seed`` and ``sampled_bias``.
 
     Raises
     ------
     InputError
-        A metric is unknown or does not apply, ``n`` is larger than the catalogue, or nothing is
-        tested.
+        A metric is unknown or does not apply, ``n`` is larger than the catalogue, nothing is
+        tested, or what was given cannot rank.
+    BudgetError
+        It would not fit in memory; nothing was started. :func:`plan_ranking` says what it takes.
     MismatchError
         The model belongs to another store, was fitted on something else than ``split.train``, or
         predicts values on another scale than those of the split.
     """
-    model.check_belongs(split.train)
-    _check_scale(model, split)
-    if not allow_overlap:
-        _check_trained_on(model, split)
+    scorer, predicts_values = _scorer(model, split, allow_overlap=allow_overlap)
     lengths = check_lengths(n, n_items=split.train.n_items)
-    chosen = choose_metrics(metrics, predicts_values=model.predicts_values)
-    users, items = model.scoring_vectors()
-    if split.folds_in:
-        users = _fold_in(model, split, users)
-    job = _Job(users, items, split.seen, lengths, tuple(metric.name for metric in chosen))
+    chosen = choose_metrics(metrics, predicts_values=predicts_values)
+    check_room(scorer, split.train, lengths[-1])
+    job = _Job(scorer, split.seen, lengths, tuple(metric.name for metric in chosen))
     parts = split.test.map_blocks(_rank_block, "user_items", blocks.share(job), name="rank-block")
-    n_users, n_test = (int(sum(part[key][0] for part in parts)) for key in ("users", "test"))
+    n_users, n_test, n_empty = (
+        int(sum(part[key][0] for part in parts)) for key in ("users", "test", "unlisted")
+    )
     if n_test == 0:
         raise InputError(_nothing_to_test(split))
+    facts = {"model": scorer.name, "split": split.spec, "n_users": n_users, "n_test": n_test}
+    facts |= getattr(scorer, "facts", {}) | ({"n_unlisted": n_empty} if n_empty else {})
     result = xr.Dataset(
         {metric.name: _figure(metric, parts, lengths) for metric in chosen},
         coords={N: np.array(lengths)},
-        attrs={"model": model.name, "split": split.spec, "n_users": n_users, "n_test": n_test},
+        attrs=facts,
     )
     return result if split.seed is None else result.assign_attrs(seed=split.seed)
 
 
 def evaluate_all(
-    models: Sequence[Model], split: Split, *, n: int | Sequence[int] = 10
+    models: Sequence[Rankable], split: Split, *, n: int | Sequence[int] = 10
 ) -> xr.Dataset:
     """Evaluate several models on one split, eagerly.
 
@@ -112,7 +120,7 @@ def evaluate_all(
         As :func:`evaluate`, along a dim ``model``; NaN where a metric says nothing about a model.
     """
     measured = [evaluate(model, split, n=n) for model in models]
-    names = pd.Index([model.name for model in models], name="model")
+    names = pd.Index([each.attrs["model"] for each in measured], name="model")
     whole = xr.concat(measured, dim=names, data_vars="all", join="outer", combine_attrs="override")
     return whole.drop_attrs(deep=False).assign_attrs(split=split.spec)
 
@@ -249,7 +257,8 @@ class _Holdout:
             folded = model.fold_in(self.seen)[self.seen.numbers]
             users = np.where(self.fresh[:, None], folded, users).astype(np.float32)
         lengths = () if self.n is None else (self.n,)
-        job = _Job(users, items, self.seen.close_up(), lengths, (metric.name,))
+        scorer = Vectors(users, items, model.name)
+        job = _Job(scorer, self.seen.close_up(), lengths, (metric.name,))
         test = self.test.close_up()
         view, shared = blocks.share(test), blocks.share(job)
         cuts = pairwise(test.cuts(USER_ITEMS).tolist())
@@ -307,6 +316,23 @@ def _check_trained_on(model: Model, split: Split) -> None:
             raise MismatchError(msg)
 
 
+def _scorer(given: Any, split: Split, *, allow_overlap: bool) -> tuple[Any, bool]:
+    """Return what ranks, and whether its scores are on the scale of the stored values."""
+    if isinstance(given, Sampled):
+        inner, predicts = _scorer(given.ranked, split, allow_overlap=allow_overlap)
+        return given.over(inner, split.train.n_items), predicts
+    if not isinstance(given, Model):
+        return scorer_of(given, split.train), False
+    given.check_belongs(split.train)
+    _check_scale(given, split)
+    if not allow_overlap:
+        _check_trained_on(given, split)
+    users, items = given.scoring_vectors()
+    if split.folds_in:
+        users = _fold_in(given, split, users)
+    return Vectors(users, items, given.name), given.predicts_values
+
+
 def _fold_in(model: Model, split: Split, users: Floats) -> Floats:
     """Replace the vectors of users that training did not see."""
     fresh = split.train.counts("user_items") == 0
@@ -331,36 +357,40 @@ def _rank_block(
     sums: dict[Any, Doubles] = {
         "users": np.array([float(len(tested))]),
         "test": np.array([float(len(truth.data))]),
+        "unlisted": np.zeros(1),
     }
     chosen = [METRICS[name] for name in job.metrics]
-    ranked = _rank(truth, start, tested, job) if any(m.kind == "ranking" for m in chosen) else None
     for metric in chosen:
         if metric.kind == "values":
             sums[metric.name] = metric.chunk(_predict(truth, start, job))
-        elif ranked is not None:
-            for n in job.lengths:
-                sums[metric.name, n] = metric.chunk(
-                    ranked._replace(lists=ranked.lists[:, :n], hits=ranked.hits[:, :n])
-                )
+    if not any(metric.kind == "ranking" for metric in chosen):
+        return sums
+    for ranked in _rank(truth, start, tested, job):
+        sums["unlisted"] += (ranked.lists < 0).all(axis=1).sum()
+        for metric in chosen:
+            for n in job.lengths if metric.kind == "ranking" else ():
+                part = ranked._replace(lists=ranked.lists[:, :n], hits=ranked.hits[:, :n])
+                sums[metric.name, n] = sums.get((metric.name, n), 0) + metric.chunk(part)
     return sums
 
 
-def _rank(truth: CsrBlock, start: int, tested: Any, job: _Job) -> Ranked:
+def _rank(truth: CsrBlock, start: int, tested: Any, job: _Job) -> Iterator[Ranked]:
+    """Yield the lists of some users of a block at a time, so that they need no more memory."""
     known = job.seen.read_rows("user_items", start, start + truth.n_rows)
-    known_indptr, known_indices = _take_rows(known, tested)
-    lists, _ = rank_items(
-        job.users[start + tested], job.items, job.lengths[-1], (known_indptr, known_indices)
-    )
-    indptr, indices = _take_rows(truth, tested)
-    hits = find_hits(lists, indptr, indices)
-    return Ranked(lists, hits, np.diff(indptr), len(job.items))
+    height, n_items = listed_users(job.lengths[-1]), job.seen.n_items
+    for top in range(0, max(1, len(tested)), height):
+        rows = tested[top : top + height]
+        seen, wanted = _take_rows(known, rows), _take_rows(truth, rows)
+        users = (start + rows).astype(np.int32)
+        lists = make_lists(job.scorer, users, job.lengths[-1], seen=seen, truth=wanted)
+        yield Ranked(lists, find_hits(lists, *wanted), np.diff(wanted[0]), n_items)
 
 
 def _take_rows(block: CsrBlock, rows: Any) -> tuple[Any, Any]:
     taken = block.to_scipy()[rows]
-    return taken.indptr.astype(np.int64), taken.indices
+    return taken.indptr.astype(np.int64), taken.indices.astype(np.int32, copy=False)
 
 
 def _predict(truth: CsrBlock, start: int, job: _Job) -> Predicted:
-    users = job.users[rows_of(truth.indptr) + start]
-    return Predicted(truth.data, np.einsum("ij,ij->i", users, job.items[truth.indices]))
+    users = np.arange(start, start + truth.n_rows, dtype=np.int32)
+    return Predicted(truth.data, job.scorer.score(users, (truth.indptr, truth.indices)))

@@ -38,6 +38,9 @@ TILE_CELLS = 2**15
 SCORE_CELLS = 2**22
 """Scores that a task takes from a function at a time: 16 MiB."""
 
+LISTED_CELLS = 2**18
+"""Places of lists that a task holds at a time: with what is computed of them some 10 MB."""
+
 
 def piece_rows() -> int:
     """Return how many rows of a binary format a task decodes at a time.
@@ -53,6 +56,11 @@ def block_cells(n_stored: int) -> int:
     It depends on the data alone, never on the cluster, so that results do not either.
     """
     return min(BLOCK_CELLS, max(LEAST_BLOCK_CELLS, -(-n_stored // 32)))
+
+
+def listed_users(n: int) -> int:
+    """Return how many users of a block get lists of ``n`` items at a time."""
+    return max(1, LISTED_CELLS // n)
 
 
 def limit() -> int:

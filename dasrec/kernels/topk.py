@@ -341,3 +341,39 @@ def score_cells(users: Floats, items: Floats, indptr: Longs, indices: Ints) -> F
                 total = _add_product(total, users[row, p], items[item, p])
             scores[cell] = total
     return scores
+
+
+@njit(cache=True, nogil=True)
+def list_unseen(
+    items: Ints, starts: Longs, stops: Longs, indptr: Longs, indices: Ints, n: int
+) -> tuple[Ints, int]:
+    """Copy the first n of each given list that its user has not seen.
+
+    Parameters
+    ----------
+    items : int32: lists best first; -1 stands for nothing
+    starts, stops : int64, shape (m,): where the list of each user begins and ends
+    indptr, indices : int64 and int32: what each user has seen, one row a user, ascending
+    n : int
+
+    Returns
+    -------
+    lists : int32, shape (m, n), -1 where fewer are left
+    twice : int
+        The first row whose list has an item twice among what was copied; -1 without such a row.
+    """
+    m = starts.shape[0]
+    lists, twice = np.full((m, n), -1, np.int32), -1
+    for row in range(m):
+        known, place = indices[indptr[row] : indptr[row + 1]], 0
+        for cell in range(starts[row], stops[row]):
+            item = items[cell]
+            at = np.searchsorted(known, item)
+            if place == n or item < 0 or (at < known.shape[0] and known[at] == item):
+                continue
+            for before in range(place):
+                if lists[row, before] == item and twice < 0:
+                    twice = row
+            lists[row, place] = item
+            place += 1
+    return lists, twice
