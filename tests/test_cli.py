@@ -197,6 +197,34 @@ def test_plan_fit_foresees_what_the_function_does(made: Path) -> None:
         assert words in text
 
 
+def test_plan_rank_foresees_what_the_function_does(made: Path) -> None:
+    options = ["--factors", 8, "--n", 20, "--memory", "4GB"]
+    found = good("plan", "rank", made / "store", *options)
+    store = dasrec.open_interactions(made / "store")
+    expected = dasrec.plan_ranking(store, factors=8, n=20, memory="4GB").as_record()
+    assert found.pop("peak_bytes") == pytest.approx(expected.pop("peak_bytes"), rel=0.5)
+    assert found == expected
+    refused = run("plan", "rank", made / "store", "--factors", 8, "--memory", "1MB")
+    assert refused.exit_code == 1
+    assert "ranking 60 items for 100 users needs" in refused.stderr
+
+
+def test_lists_and_samples_are_evaluated_too(made: Path, tmp_path: Path) -> None:
+    split = ["--split", "time:0.2", "--n", 5]
+    given = [made / "model", made / "store", *split]
+    whole = good("evaluate", *given)
+    some = good("evaluate", *given, "--sampled", 9, "--seed", 3)
+    assert (some["sampled"], some["sampled_seed"]) == (9, 3)
+    assert some["metrics"]["recall@5"] > whole["metrics"]["recall@5"]
+    part = dasrec.parse_split(dasrec.open_interactions(made / "store"), "time:0.2").train
+    model = dasrec.load_model(made / "model")
+    lists = dasrec.recommend_all(model, part, n=5, out=tmp_path / "lists")
+    found = good("evaluate", lists, made / "store", *split)
+    ranked = {key: value for key, value in whole["metrics"].items() if "@" in key}
+    assert found["metrics"] == ranked
+    assert (found["model"], found["unknown_users"]) == ("lists", 0)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -194,6 +194,24 @@ def plan_fit_command(store: str, factors: int, memory: str | None, as_json: bool
     show(record, as_json=as_json, human=lambda: show_facts("Plan", words))
 
 
+@plan_command.command("rank")
+@click.argument("store")
+@click.option("--factors", type=int, required=True, metavar="K", help="Length of the vectors.")
+@click.option("--n", type=int, default=10, show_default=True, help="Length of each list.")
+@memory_option
+@as_json_option
+def plan_rank_command(store: str, factors: int, n: int, memory: str | None, as_json: bool) -> None:
+    """Say how many tasks and bytes it takes to evaluate a model, or to write all its lists.
+
+    \b
+    Example:  dasrec plan rank my-store --factors 64 --n 20 --memory 2GB
+    """
+    check_count(factors, name="factors")
+    interactions = dasrec.open_interactions(store)
+    record = dasrec.plan_ranking(interactions, factors=factors, n=n, memory=memory).as_record()
+    show(record, as_json=as_json, human=lambda: show_facts("Plan", _readable(record)))
+
+
 def _readable(record: dict[str, Any]) -> dict[str, Any]:
     """Return a plan with its bytes as people read them."""
     return {
