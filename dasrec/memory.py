@@ -33,7 +33,7 @@ BLOCK_CELLS = 2**20
 LEAST_BLOCK_CELLS = 2**14
 
 TILE_CELLS = 2**15
-"""Factors of the users, and of the items, that are ranked at a time: 128 KiB each, for L2."""
+"""Factors of items that users go through at a time: 128 KiB, which stay in the L2 cache."""
 
 SCORE_CELLS = 2**22
 """Scores that a task takes from a function at a time: 16 MiB."""

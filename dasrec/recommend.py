@@ -16,7 +16,7 @@ from dasrec.checks import check_lengths
 from dasrec.errors import InputError
 from dasrec.interactions import Interactions
 from dasrec.memory import listed_users
-from dasrec.models.base import Model, rank_items, view_of
+from dasrec.models.base import Model, view_of
 from dasrec.scorers import Vectors, check_room
 from dasrec.typing import Floats, Ids, Ints, Longs, Side
 
@@ -24,8 +24,7 @@ DONE = "_SUCCESS"
 
 
 class _Job(NamedTuple):
-    users: Floats
-    items: Floats
+    vectors: Vectors
     item_ids: Ids
     n: int
 
@@ -78,11 +77,12 @@ def recommend_all(
     place = files.absolute(out)
     _check_place(place, overwrite=overwrite)
     users, items = model.scoring_vectors()
-    check_room(Vectors(users, items, model.name), seen, length)
+    vectors = Vectors(users, items, model.name)
+    check_room(vectors, seen, length)
     # the same call finds its own finished parts again, another call does not
     draft = f"{place}.part-{_fingerprint(users, items, seen, length)}"
     files.make_folder(draft)
-    job = _Job(users, items, model.item_ids_.ids, length)
+    job = _Job(vectors, model.item_ids_.ids, length)
     seen.map_blocks(_write_block, "user_items", blocks.share(job), draft, name="recommend-block")
     with files.writing(place):
         files.replace(files.join(draft, DONE), b"")
@@ -141,7 +141,7 @@ def _write_block(
 def _lists(seen: Interactions, start: int, known: tuple[Longs, Ints], job: _Job) -> pa.Table:
     """Rank for as many users from ``start`` on as there are rows of what they know."""
     stop = start + len(known[0]) - 1
-    lists, scores = rank_items(job.users[start:stop], job.items, job.n, known)
+    lists, scores = job.vectors.best(np.arange(start, stop, dtype=np.int32), job.n, known)
     kept = lists >= 0
     rows, places = np.nonzero(kept)
     # the store's ids are the model's, and a task reads no more of them than its own

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,7 +17,13 @@ from dasrec.errors import InputError
 from dasrec.interactions import Interactions
 from dasrec.kernels.csr import indptr_of, rows_of
 from dasrec.kernels.hashing import draw_others, key_of
-from dasrec.kernels.topk import score_cells, select_cells, select_rows
+from dasrec.kernels.topk import (
+    Catalogue,
+    by_length,
+    score_cells,
+    select_cells,
+    select_rows,
+)
 from dasrec.lists import Rows, read_lists, unseen
 from dasrec.memory import LISTED_CELLS, SCORE_CELLS, block_cells, check_fits, listed_users
 from dasrec.models.base import Model, rank_items
@@ -72,9 +79,18 @@ class Vectors:
     items: Floats = field(repr=False)
     name: str
 
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The items from the longest to the shortest, once in each process."""
+        return by_length(self.items)
+
+    def best(self, users: Ints, n: int, seen: Rows) -> tuple[Ints, Floats]:
+        """Return lists over the whole catalogue and their scores, as :func:`rank_items`."""
+        return rank_items(self.users[users], self.catalogue, n, seen)
+
     def rank(self, users: Ints, n: int, seen: Rows) -> Ints:
         """Return lists over the whole catalogue."""
-        return rank_items(self.users[users], self.items, n, seen)[0]
+        return self.best(users, n, seen)[0]
 
     def score(self, users: Ints, cells: Rows) -> Floats:
         """Return the score of each of a few items of each user, float32."""
@@ -300,7 +316,7 @@ def plan_ranking(
     BudgetError
         Vectors and one block a thread need more; the message says how much.
     """
-    vectors = 4 * factors * (interactions.n_users + interactions.n_items)
+    vectors = 4 * factors * (interactions.n_users + 2 * interactions.n_items)
     return _plan(interactions, vectors, 4 * factors * listed_users(n), n, memory)
 
 
@@ -310,12 +326,13 @@ def check_room(scorer: Any, interactions: Interactions, n: int) -> RankPlan:
     arrays = [
         each for each in getattr(inner, "__dict__", {}).values() if isinstance(each, np.ndarray)
     ]
-    own = 0
+    own, shared = 0, sum(each.nbytes for each in arrays)
     if isinstance(inner, Vectors):
+        shared += inner.items.nbytes  # once more, by length
         own = 4 * inner.users.shape[1] * listed_users(n)
     elif isinstance(inner, Function):
         own = 8 * max(SCORE_CELLS, inner.n_items)
-    return _plan(interactions, sum(each.nbytes for each in arrays), own, n, None)
+    return _plan(interactions, shared, own, n, None)
 
 
 def _plan(

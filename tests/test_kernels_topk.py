@@ -13,6 +13,8 @@ from scipy import sparse
 
 from dasrec.kernels.topk import (
     PANEL,
+    as_they_are,
+    by_length,
     list_unseen,
     rank_rows,
     score_cells,
@@ -56,7 +58,9 @@ def test_the_best_are_those_of_a_full_sort(
     users, items = (data.draw(vectors(size, d)) for size in seen.shape)
     with np.errstate(invalid="ignore"):
         scores = np.einsum("ui,vi->uv", users, items)
-    check_agrees(rank_rows(users, items, *rows_of(seen), n, tile), scores, n, seen)
+    for catalogue in (by_length(items), as_they_are(items)):
+        found = rank_rows(users, catalogue, *rows_of(seen), n, tile)
+        check_agrees(found, scores, n, seen)
 
 
 @pytest.mark.parametrize("n", [1, 10, 100])
@@ -68,8 +72,9 @@ def test_many_scores_in_tiles_of_any_size(n: int, tile: int) -> None:
     users, items = (draw.integers(-9, 9, (size, 5)).astype(np.float32) for size in (m, 1000))
     seen = sparse.random_array((m, 1000), density=0.1, format="csr", rng=draw)
     seen.sort_indices()
-    found = rank_rows(users, items, *rows_of(seen), n, tile)
-    check_agrees(found, users @ items.T, n, seen)
+    for catalogue in (by_length(items), as_they_are(items)):
+        found = rank_rows(users, catalogue, *rows_of(seen), n, tile)
+        check_agrees(found, users @ items.T, n, seen)
 
 
 @pytest.mark.parametrize("d", [1, 3, 64, 100])
@@ -80,13 +85,13 @@ def test_nobody_else_changes_a_bit(d: int) -> None:
     users, items = (draw.normal(size=(size, d)).astype(np.float32) for size in (m, n_items))
     seen = sparse.random_array((m, n_items), density=0.1, format="csr", rng=draw)
     seen.sort_indices()
-    found, best = rank_rows(users, items, *rows_of(seen), n, 1000)
+    found, best = rank_rows(users, by_length(items), *rows_of(seen), n, 1000)
     order = draw.permutation(m)
-    shuffled = rank_rows(users[order], items, *rows_of(seen[order]), n, 17)
+    shuffled = rank_rows(users[order], by_length(items), *rows_of(seen[order]), n, 17)
     assert np.array_equal(shuffled[0], found[order])
     assert np.array_equal(shuffled[1].view(np.int32), best[order].view(np.int32))
     for user in (0, PANEL - 1, m - 1):
-        alone = rank_rows(users[[user]], items, *rows_of(seen[[user]]), n, 50)
+        alone = rank_rows(users[[user]], as_they_are(items), *rows_of(seen[[user]]), n, 50)
         assert np.array_equal(alone[0][0], found[user])
         assert np.array_equal(alone[1][0].view(np.int32), best[user].view(np.int32))
     listed = np.arange(0, n * (m + 1), n), found.ravel()
@@ -133,22 +138,53 @@ def test_blocks_of_users_make_the_whole(seen: sparse.csr_array, data: st.DataObj
     assert len(edges) > 2
     draw = np.random.default_rng(m)
     users, items = (draw.normal(size=(size, 7)).astype(np.float32) for size in (m, n_items))
-    whole = rank_rows(users, items, *rows_of(seen), 5, 4)
-    parts = [rank_rows(users[a:b], items, *rows_of(seen[a:b]), 5, 4) for a, b in pairwise(edges)]
+    catalogue = by_length(items)
+    whole = rank_rows(users, catalogue, *rows_of(seen), 5, 4)
+    parts = [
+        rank_rows(users[a:b], catalogue, *rows_of(seen[a:b]), 5, 4) for a, b in pairwise(edges)
+    ]
     for one, some in zip(whole, zip(*parts, strict=True), strict=True):
         assert np.array_equal(one, np.concatenate(some))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-22, 1e-19, 1.0, 1e15, 1e19, 1e25])
+def test_the_bound_leaves_out_nothing(scale: float) -> None:
+    """Items along the user are as good as their bound: rounding may lift one above it."""
+    draw = np.random.default_rng(1)
+    m, n_items, d = PANEL + 5, 400, 7
+    users = draw.normal(size=(m, d)).astype(np.float32) * np.float32(scale)
+    along = users[draw.integers(m, size=n_items)] * (1 + draw.integers(-2, 3, (n_items, 1)) * 1e-7)
+    items = along.astype(np.float32)
+    nothing = np.zeros(m + 1, np.int64), np.empty(0, np.int32)
+    for n in (1, 20):
+        pruned = rank_rows(users, by_length(items), *nothing, n, 10)
+        whole = rank_rows(users, as_they_are(items), *nothing, n, 400)
+        assert np.array_equal(pruned[0], whole[0])
+        assert np.array_equal(pruned[1].view(np.int32), whole[1].view(np.int32))
+
+
+def test_long_items_spare_the_rest() -> None:
+    """Behind them stand items that would be listed if anybody asked for their scores."""
+    users = np.ones((3, 2), np.float32)
+    items, numbers, lengths = by_length(np.array([[5, 5]] * 4 + [[1, 1]] * 8, np.float32))
+    items[4:] = 100
+    nothing = np.zeros(4, np.int64), np.empty(0, np.int32)
+    found, _ = rank_rows(users, (items, numbers, lengths), *nothing, 3, 4)
+    assert found.tolist() == [[0, 1, 2]] * 3
+    found, _ = rank_rows(users, (items, numbers, lengths), *nothing, 5, 4)
+    assert found.tolist() == [[4, 5, 6, 7, 0]] * 3  # the next tile, and no more
 
 
 def test_equal_scores_go_to_the_lower_item() -> None:
     nothing = rows_of(sparse.csr_array((1, 9), dtype=np.float32))
     ones = np.ones((9, 1), np.float32)
-    assert rank_rows(ones[:1], ones, *nothing, 3, 2)[0].tolist() == [[0, 1, 2]]
+    assert rank_rows(ones[:1], by_length(ones), *nothing, 3, 2)[0].tolist() == [[0, 1, 2]]
 
 
 def test_a_user_who_has_seen_all_gets_an_empty_list() -> None:
     everything = rows_of(sparse.csr_array(np.ones((1, 8), np.float32)))
     ones = np.ones((8, 1), np.float32)
-    items, best = rank_rows(ones[:1], ones, *everything, 3, 5)
+    items, best = rank_rows(ones[:1], by_length(ones), *everything, 3, 5)
     assert items.tolist() == [[-1, -1, -1]]
     assert (best == -np.inf).all()
 
@@ -156,7 +192,7 @@ def test_a_user_who_has_seen_all_gets_an_empty_list() -> None:
 def test_scores_that_are_no_numbers_are_not_recommended() -> None:
     nothing = rows_of(sparse.csr_array((1, 7), dtype=np.float32))
     items = np.array([[np.nan, 1, np.nan, -np.inf, 2, np.inf, np.nan]], np.float32).T
-    found, _ = rank_rows(np.ones((1, 1), np.float32), items, *nothing, 4, 3)
+    found, _ = rank_rows(np.ones((1, 1), np.float32), by_length(items), *nothing, 4, 3)
     assert found.tolist() == [[5, 4, 1, -1]]
 
 

@@ -1,7 +1,8 @@
 """The n best items of every user: scores are compared where they are computed, few are kept.
 
 Scores of a panel of users stand side by side in the lanes of vector registers, each with the n-th
-best score so far of its user. What is above goes to the user's heap; the rest is never stored.
+best score so far of its user. What is not below goes to the user's heap. Items come from the
+longest to the shortest, so that a panel is done as soon as what is left is too short.
 """
 
 from __future__ import annotations
@@ -20,8 +21,15 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 
-Seen = tuple[Longs, Ints, Longs]
-"""Row pointer, items ascending within a row, and where each row is to be read on."""
+Doubles = NDArray[np.float64]
+
+Rows = tuple[Longs, Ints]
+"""Row pointer, and items ascending within a row."""
+
+Catalogue = tuple[Floats, Ints, Doubles]
+"""Items, float32, shape (n_items, d), in one piece; their numbers; their lengths, descending."""
+
+_TINY, _LARGE = 1e-38, 1e38  # below one and above the other float32 rounds otherwise
 
 _WIDE = bool(llvm.get_host_cpu_features().get("avx512f"))
 _LANES = 16 if _WIDE else 8
@@ -97,7 +105,7 @@ def _compare(builder: Any, sums: list[list[Any]], limits: Any, scores: Any, abov
         for v, total in enumerate(row):
             place = _WORD(4 * (number * PANEL + v * _LANES))
             builder.store(total, _at(builder, scores, place, _VECTOR), align=4)
-            more = builder.fcmp_ordered(">", total, least[v])  # which nothing is that is no number
+            more = builder.fcmp_ordered(">=", total, least[v])  # which nothing is that is no number
             flags = builder.zext(builder.bitcast(more, _FLAGS), _WORD)
             bits = builder.or_(bits, builder.shl(flags, _WORD(v * _LANES)))
         builder.store(bits, _at(builder, above, _WORD(8 * number), _WORD), align=8)
@@ -164,14 +172,23 @@ def _sift(best: Floats, items: Ints, row: int, n: int, score: Any, item: Any) ->
 
 
 @njit(cache=True, nogil=True)
-def _is_seen(seen: Seen, row: int, item: int) -> bool:
-    """Say whether a row has an item; each row is asked for ascending items."""
-    indptr, indices, following = seen
-    place, stop = following[row], indptr[row + 1]
-    while place < stop and indices[place] < item:
-        place += 1
-    following[row] = place
-    return bool(place < stop and indices[place] == item)
+def _is_seen(indptr: Longs, indices: Ints, row: int, item: int) -> bool:
+    low, stop = indptr[row], indptr[row + 1]
+    high = stop
+    while low < high:
+        middle = (low + high) // 2
+        if indices[middle] < item:
+            low = middle + 1
+        else:
+            high = middle
+    return bool(low < stop and indices[low] == item)
+
+
+@njit(cache=True, nogil=True)
+def _is_better(best: Floats, items: Ints, row: int, score: Any, item: Any) -> bool:
+    """Say whether an entry goes before the root of a heap; -inf and NaN never do."""
+    worst = best[row, 0]
+    return bool(score > worst or (score == worst and -1 < item < items[row, 0]))
 
 
 @njit(cache=True, nogil=True)
@@ -185,51 +202,88 @@ def sort_heaps(best: Floats, items: Ints) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _packed(users: Floats) -> Floats:
-    """Return the users by panel, (n_panels, d, PANEL), the last filled up with zeros."""
+def _packed(users: Floats, who: Longs) -> Floats:
+    """Return users in some order by panel, (n_panels, d, PANEL), the last filled up with zeros."""
     m, d = users.shape
     panels = np.zeros(((m + PANEL - 1) // PANEL, d, PANEL), np.float32)
-    for user in range(m):
-        panel, lane = panels[user // PANEL], user % PANEL
+    for place in range(m):
+        panel, lane, user = panels[place // PANEL], place % PANEL, users[who[place]]
         for p in range(d):
-            panel[p, lane] = users[user, p]
+            panel[p, lane] = user[p]
     return panels
+
+
+@njit(cache=True, nogil=True)
+def _reach(users: Floats) -> Doubles:
+    """Return the length of each user, and what rounding may add to a score, for lengths of 1."""
+    m, d = users.shape
+    reach = np.zeros(m)
+    for user in range(m):
+        for p in range(d):
+            reach[user] += np.float64(users[user, p]) * np.float64(users[user, p])
+        reach[user] = np.sqrt(reach[user]) * (1 + 1e-6 * (d + 16))
+    return reach
+
+
+@njit(cache=True, nogil=True)
+def _is_beyond(who: Longs, first: int, limits: Floats, reach: Doubles, longest: float) -> bool:
+    """Say whether no item that is at most so long can be above the limit of a user of a panel.
+
+    A score is at most the product of both lengths. Rounding is within ``reach``, but for numbers
+    next to zero or to the largest.
+    """
+    for place in range(first, min(first + PANEL, who.shape[0])):
+        most = reach[who[place]] * longest + _TINY
+        if not most < limits[place] or not most < _LARGE:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _by_need(heaps: tuple[Floats, Ints], reach: Doubles) -> Longs:
+    """Order users by how long an item must at least be to get into their lists."""
+    need = np.empty(reach.shape[0])
+    for user in range(reach.shape[0]):
+        need[user] = heaps[0][user, 0] / reach[user] if reach[user] > 0 else np.inf
+    return np.argsort(need)
 
 
 @njit(cache=True, nogil=True)
 def _offer(
     above: NDArray[np.uint64],
     scores: Floats,
-    at: tuple[int, int, int],
+    at: tuple[int, Longs],
     limits: Floats,
-    seen: Seen,
+    seen: Rows,
     heaps: tuple[Floats, Ints],
+    numbers: Ints,
 ) -> None:
-    """Give what is above the limits to its users, unless seen; raise their limits."""
-    (best, found), (first, stop, panel) = heaps, at
-    for row in range(stop - first):
-        bits = above[row]
+    """Give what is not below the limits to its users, unless seen; raise their limits."""
+    (best, found), (first, who) = heaps, at
+    for row in range(numbers.shape[0]):
+        bits, item = above[row], numbers[row]
         while bits:
-            lane = _lowest(bits)
+            place = first + _lowest(bits)
             bits &= bits - np.uint64(1)
-            user = panel * PANEL + lane
-            score = scores[row, lane]
+            user, score = who[place], scores[row, place - first]
             # of the items at hand one before may have raised the limit
-            if score > limits[user] and not _is_seen(seen, user, first + row):
-                _sift(best, found, user, best.shape[1], score, np.int32(first + row))
-                limits[user] = best[user, 0]
+            if _is_better(best, found, user, score, item) and not _is_seen(
+                seen[0], seen[1], user, item
+            ):
+                _sift(best, found, user, best.shape[1], score, item)
+                limits[place] = best[user, 0]
 
 
 @njit(cache=True, nogil=True)
 def rank_rows(
-    users: Floats, items: Floats, indptr: Longs, indices: Ints, n: int, tile: int
+    users: Floats, catalogue: Catalogue, indptr: Longs, indices: Ints, n: int, tile: int
 ) -> tuple[Ints, Floats]:
     """Find the n best items of each user among all that the user has not seen, best first.
 
     Parameters
     ----------
     users : float32, shape (m, d), in one piece; as many as stay in the cache beside a tile
-    items : float32, shape (n_items, d), in one piece
+    catalogue : from :func:`by_length` or :func:`as_they_are`
     indptr, indices : int64 and int32: what each user has seen, one row a user, ascending
     n : int
     tile : int
@@ -243,40 +297,77 @@ def rank_rows(
 
     Notes
     -----
-    Cost: m n_items d multiply-adds, and O(log n) for each score that is above the n best before it,
-    in a random order of items some n (1 + ln(n_items / n)) a user. Goto and van de Geijn, "Anatomy
-    of high-performance matrix multiplication", ACM TOMS 34(3), 2008, doi:10.1145/1356052.1356053.
+    Cost: at most m n_items d multiply-adds. With items by length, a panel of users is done as soon
+    as no item that is left is long enough for any of them; users are put into panels by what they
+    need after the first tile. Bound: |x . y| <= |x| |y|, as in Teflioudi, Gemulla and Mykytiuk,
+    "LEMP: fast retrieval of large entries in a matrix product", SIGMOD 2015,
+    doi:10.1145/2723372.2747647. Tiles: Goto and van de Geijn, "Anatomy of high-performance matrix
+    multiplication", ACM TOMS 34(3), 2008, doi:10.1145/1356052.1356053.
     """
-    (m, d), n_items = users.shape, items.shape[0]
+    items, numbers, lengths = catalogue
+    m, n_items = users.shape[0], items.shape[0]
     best, found = np.full((m, n), -np.inf, np.float32), np.full((m, n), -1, np.int32)
-    panels = _packed(users)
+    heaps, reach, who = (best, found), _reach(users), np.arange(m)
+    panels = _packed(users, who)
     limits = np.full(panels.shape[0] * PANEL, np.inf, np.float32)
     limits[:m] = -np.inf
-    seen, heaps = (indptr, indices, indptr[:-1].copy()), (best, found)
-    scores, above = np.empty((_ROWS, PANEL), np.float32), np.empty(_ROWS, np.uint64)
-    at_scores, at_above = np.uint64(scores.ctypes.data), np.uint64(above.ctypes.data)
     for first in range(0, n_items, tile):
-        stop = min(first + tile, n_items)
+        some = slice(first, min(first + tile, n_items))
+        number = first // tile
+        if number > 0 and number & (number - 1) == 0 and lengths[0] < np.inf:
+            who = _by_need(heaps, reach)
+            panels = _packed(users, who)
+            limits[:m] = best[who, 0]
         for panel in range(panels.shape[0]):
-            at_users = np.uint64(panels.ctypes.data + 4 * panel * d * PANEL)
-            at_limits = np.uint64(limits.ctypes.data + 4 * panel * PANEL)
-            item = first
-            while item < stop:
-                at_items, rows = np.uint64(items.ctypes.data + 4 * item * d), 1
-                if item + _ROWS <= stop:
-                    rows = _ROWS
-                    some = _score_some(
-                        at_users, at_items, np.uint64(d), at_limits, at_scores, at_above
-                    )
-                else:
-                    some = _score_one(
-                        at_users, at_items, np.uint64(d), at_limits, at_scores, at_above
-                    )
-                if some:
-                    _offer(above, scores, (item, item + rows, panel), limits, seen, heaps)
-                item += rows
+            at = panel * PANEL
+            if not _is_beyond(who, at, limits, reach, lengths[first]):
+                seen = indptr, indices
+                _rank_panel(
+                    panels[panel], items[some], numbers[some], (at, who), limits, seen, heaps
+                )
     sort_heaps(best, found)
     return found, best
+
+
+@njit(cache=True, nogil=True)
+def _rank_panel(
+    users: Floats,
+    items: Floats,
+    numbers: Ints,
+    at: tuple[int, Longs],
+    limits: Floats,
+    seen: Rows,
+    heaps: tuple[Floats, Ints],
+) -> None:
+    """Score a tile of items for a panel, and offer what is not below its limits."""
+    d, n_items = users.shape[0], items.shape[0]
+    scores, above = np.empty((_ROWS, PANEL), np.float32), np.empty(_ROWS, np.uint64)
+    at_users, at_limits = np.uint64(users.ctypes.data), np.uint64(limits.ctypes.data + 4 * at[0])
+    at_scores, at_above = np.uint64(scores.ctypes.data), np.uint64(above.ctypes.data)
+    item = 0
+    while item < n_items:
+        at_items, rows = np.uint64(items.ctypes.data + 4 * item * d), 1
+        if item + _ROWS <= n_items:
+            rows = _ROWS
+            some = _score_some(at_users, at_items, np.uint64(d), at_limits, at_scores, at_above)
+        else:
+            some = _score_one(at_users, at_items, np.uint64(d), at_limits, at_scores, at_above)
+        if some:
+            _offer(above, scores, at, limits, seen, heaps, numbers[item : item + rows])
+        item += rows
+
+
+def by_length(items: Floats) -> Catalogue:
+    """Return items from the longest to the shortest, their numbers and lengths."""
+    lengths = np.sqrt(np.einsum("ij,ij->i", items, items, dtype=np.float64))
+    order = np.argsort(-lengths, kind="stable").astype(np.int32)
+    return items[order], order, lengths[order]
+
+
+def as_they_are(items: Floats) -> Catalogue:
+    """Return items in their order: for a few users, who are ranked before items are sorted."""
+    n = len(items)
+    return np.ascontiguousarray(items), np.arange(n, dtype=np.int32), np.full(n, np.inf)
 
 
 @njit(cache=True, nogil=True)
@@ -287,7 +378,6 @@ def select_rows(scores: Floats, indptr: Longs, indices: Ints, n: int) -> tuple[I
     """
     m, n_items = scores.shape
     best, found = np.full((m, n), -np.inf, np.float32), np.full((m, n), -1, np.int32)
-    seen = (indptr, indices, indptr[:-1].copy())
     for row in range(m):
         for first in range(0, n_items, 64):
             some, worst = scores[row, first : first + 64], best[row, 0]
@@ -298,7 +388,7 @@ def select_rows(scores: Floats, indptr: Longs, indices: Ints, n: int) -> tuple[I
                 continue
             for place in range(some.shape[0]):
                 item = first + place
-                if some[place] > best[row, 0] and not _is_seen(seen, row, item):
+                if some[place] > best[row, 0] and not _is_seen(indptr, indices, row, item):
                     _sift(best, found, row, n, some[place], np.int32(item))
     sort_heaps(best, found)
     return found, best

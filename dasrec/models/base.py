@@ -18,7 +18,7 @@ from dasrec.checks import check_lengths
 from dasrec.errors import InputError, MismatchError
 from dasrec.interactions import Interactions
 from dasrec.kernels.csr import indptr_of
-from dasrec.kernels.topk import rank_rows
+from dasrec.kernels.topk import PANEL, Catalogue, as_they_are, by_length, rank_rows
 from dasrec.memory import TILE_CELLS
 from dasrec.schema import FACTOR, ITEM, ITEM_ID, MODEL_KIND, RANK, USER, USER_ID, USER_ITEMS
 from dasrec.training import Training
@@ -292,13 +292,14 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
 
 
 def rank_items(
-    users: Floats, items: Floats, n: int, seen: tuple[Longs, Ints] | None = None
+    users: Floats, items: Floats | Catalogue, n: int, seen: tuple[Longs, Ints] | None = None
 ) -> tuple[Ints, Floats]:
     """Find the n best items of each user over the whole catalogue, without a users x items matrix.
 
     Parameters
     ----------
     users, items : float32, shapes (m, d) and (n_items, d)
+        Items may be sorted already, by :func:`dasrec.kernels.topk.by_length`.
     n : int
     seen : (indptr, indices), optional
         Items to leave out, one row a user, ascending.
@@ -315,22 +316,29 @@ def rank_items(
 
     Notes
     -----
-    Cost: m n_items d multiply-adds; 256 KiB of working memory. The list of a user is the same, bit
+    Cost: at most m n_items d multiply-adds, as :func:`dasrec.kernels.topk.rank_rows` says; 384 KiB
+    of working memory, and a copy of items that are not sorted. The list of a user is the same, bit
     for bit, whoever else is ranked beside.
     """
-    if users.shape[1] != items.shape[1]:
-        msg = f"users have {users.shape[1]} factors and items {items.shape[1]}; expected as many"
+    if isinstance(items, tuple):
+        catalogue = items
+    else:  # for a few users to sort takes longer
+        items = np.asarray(items, np.float32)
+        catalogue = by_length(items) if len(users) > PANEL else as_they_are(items)
+    d = catalogue[0].shape[1]
+    if users.shape[1] != d:
+        msg = f"users have {users.shape[1]} factors and items {d}; expected as many"
         raise InputError(msg)
     if seen is None:
         seen = np.zeros(len(users) + 1, np.int64), np.empty(0, np.int32)
     indptr, indices = seen
-    users, items = (np.ascontiguousarray(each, np.float32) for each in (users, items))
+    users = np.ascontiguousarray(users, np.float32)
     best, found = np.empty((len(users), n), np.float32), np.empty((len(users), n), np.int32)
-    tile = max(1, TILE_CELLS // max(1, items.shape[1]))
-    for top in range(0, len(users), tile):
-        rows = slice(top, top + tile)
-        known = indptr[top : top + tile + 1]
-        found[rows], best[rows] = rank_rows(users[rows], items, known, indices, n, tile)
+    tile = max(1, TILE_CELLS // max(1, d))
+    for top in range(0, len(users), 2 * tile):
+        rows = slice(top, top + 2 * tile)
+        known = indptr[top : top + 2 * tile + 1]
+        found[rows], best[rows] = rank_rows(users[rows], catalogue, known, indices, n, tile)
     return found, best
 
 
