@@ -10,7 +10,7 @@ LensKit ranks for ``--lenskit-users`` only, in one process; it is compared by wh
 ``rank`` ranks as a task of dasrec does, from memory; ``rank all`` leaves out no item for being too
 short. ``score`` does the same with vectors that are no numbers: nothing is ever above a limit, so
 what is left is the time of scoring, and what is between the two that of selection. ``sgemm``
-multiplies blocks of users by all items with BLAS, one thread a core, into memory that is used again.
+multiplies blocks of users by all items with BLAS, one thread a core, into memory used again.
 ``implicit`` has BLAS limited to one thread, as it asks; ``implicit, as it comes`` has not.
 
 The figures depend on the machine; ratios within one run are what counts. ``noise`` tells how many
@@ -55,13 +55,13 @@ def prepared(options: argparse.Namespace, n_users: int) -> str:
         draft = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
-        sizes = {"factors": options.factors, "n": options.n}
+        sizes = {"factors": options.factors}
         run(make_model, cores=options.workers, log=log, folder=str(draft), **sizes)
         draft.replace(folder)
     return str(folder)
 
 
-def make_model(log: str, folder: str, *, factors: int, n: int) -> dict[str, Any]:
+def make_model(log: str, folder: str, *, factors: int) -> dict[str, Any]:
     """Fit a few iterations; write the model, its vectors, and both parts of the split."""
     from scipy import sparse
 
@@ -77,7 +77,6 @@ def make_model(log: str, folder: str, *, factors: int, n: int) -> dict[str, Any]
     for name, view in (("train", split.train), ("test", split.test)):
         sparse.save_npz(f"{folder}/{name}.npz", view.to_scipy(), compressed=False)
     Path(folder, "store").symlink_to(f"{log}/store")
-    dasrec.evaluate(model, split, n=n)  # compiles
     return {}
 
 
@@ -110,7 +109,7 @@ def evaluate_dasrec(folder: str, *, n: int) -> dict[str, Any]:
 
 def rank_only(folder: str, *, n: int, how: str = RANK) -> dict[str, Any]:
     """Rank in threads as a task does; or all items; or only score, vectors that are no numbers."""
-    from dasrec.kernels.topk import as_they_are, by_length
+    from dasrec.kernels.listing import as_they_are, by_length
     from dasrec.models.base import rank_items
 
     users, items, train, _ = _loaded(folder)
@@ -216,6 +215,7 @@ def main() -> int:
     options = _options()
     folder, quarter = (prepared(options, size) for size in (options.users, options.users // 4))
     cores, n = options.workers, options.n
+    run(evaluate_dasrec, cores=cores, folder=quarter, n=n)  # compiles the kernels
     jobs: dict[str, Any] = {
         name: partial(run, job, cores=cores, folder=folder, n=n, **more)
         for name, job, more in (

@@ -16,7 +16,7 @@ from dasrec.checks import check_columns
 from dasrec.errors import InputError
 from dasrec.interactions import Interactions
 from dasrec.kernels.csr import indptr_of
-from dasrec.kernels.topk import list_unseen
+from dasrec.kernels.listing import list_unseen
 from dasrec.typing import Ids, Ints, Longs
 from dasrec.vocabulary import Vocabulary
 

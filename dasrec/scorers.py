@@ -17,13 +17,8 @@ from dasrec.errors import InputError
 from dasrec.interactions import Interactions
 from dasrec.kernels.csr import indptr_of, rows_of
 from dasrec.kernels.hashing import draw_others, key_of
-from dasrec.kernels.topk import (
-    Catalogue,
-    by_length,
-    score_cells,
-    select_cells,
-    select_rows,
-)
+from dasrec.kernels.listing import Catalogue, by_length
+from dasrec.kernels.topk import score_cells, select_cells, select_rows
 from dasrec.lists import Rows, read_lists, unseen
 from dasrec.memory import LISTED_CELLS, SCORE_CELLS, block_cells, check_fits, listed_users
 from dasrec.models.base import Model, rank_items

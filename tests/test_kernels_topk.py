@@ -11,16 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from dasrec.kernels.topk import (
-    PANEL,
-    as_they_are,
-    by_length,
-    list_unseen,
-    rank_rows,
-    score_cells,
-    select_cells,
-    select_rows,
-)
+from dasrec.kernels.listing import as_they_are, by_length
+from dasrec.kernels.topk import PANEL, rank_rows, score_cells, select_cells, select_rows
 from tests import references
 from tests.strategies import cuts, sparse_matrices
 
@@ -194,21 +186,3 @@ def test_scores_that_are_no_numbers_are_not_recommended() -> None:
     items = np.array([[np.nan, 1, np.nan, -np.inf, 2, np.inf, np.nan]], np.float32).T
     found, _ = rank_rows(np.ones((1, 1), np.float32), by_length(items), *nothing, 4, 3)
     assert found.tolist() == [[5, 4, 1, -1]]
-
-
-@given(sparse_matrices(rows=4, columns=12, least=1), st.integers(1, 9), st.data())
-def test_given_lists_lose_what_is_seen(seen: sparse.csr_array, n: int, data: st.DataObject) -> None:
-    m, n_items = seen.shape
-    item = st.integers(-1, n_items - 1)
-    lists = data.draw(st.lists(st.lists(item, max_size=8), min_size=m, max_size=m))
-    known = references.rows_as_sets(seen)
-    left = [
-        [item for item in row if item >= 0 and item not in some][:n]
-        for row, some in zip(lists, known, strict=True)
-    ]
-    ends = np.cumsum([0, *map(len, lists)])
-    flat = np.array([item for row in lists for item in row], np.int32)
-    found, twice = list_unseen(flat, ends[:-1], ends[1:], *rows_of(seen), n)
-    assert found.tolist() == [row + [-1] * (n - len(row)) for row in left]
-    odd = [number for number, row in enumerate(left) if len(set(row)) < len(row)]
-    assert twice == (odd[0] if odd else -1)

@@ -26,9 +26,6 @@ Doubles = NDArray[np.float64]
 Rows = tuple[Longs, Ints]
 """Row pointer, and items ascending within a row."""
 
-Catalogue = tuple[Floats, Ints, Doubles]
-"""Items, float32, shape (n_items, d), in one piece; their numbers; their lengths, descending."""
-
 _TINY, _LARGE = 1e-38, 1e38  # below one and above the other float32 rounds otherwise
 
 _WIDE = bool(llvm.get_host_cpu_features().get("avx512f"))
@@ -39,7 +36,7 @@ _ROWS = 6  # items at a time: with so many vectors their sums just fit into the 
 PANEL = _LANES * _VECTORS
 """Users whose scores of an item are computed together."""
 
-_FLOAT, _BYTE, _WORD = ir.FloatType(), ir.IntType(8), ir.IntType(64)
+_FLOAT, _WORD = ir.FloatType(), ir.IntType(64)
 _VECTOR = ir.VectorType(_FLOAT, _LANES)
 _FLAGS = ir.IntType(_LANES)
 
@@ -173,15 +170,9 @@ def _sift(best: Floats, items: Ints, row: int, n: int, score: Any, item: Any) ->
 
 @njit(cache=True, nogil=True)
 def _is_seen(indptr: Longs, indices: Ints, row: int, item: int) -> bool:
-    low, stop = indptr[row], indptr[row + 1]
-    high = stop
-    while low < high:
-        middle = (low + high) // 2
-        if indices[middle] < item:
-            low = middle + 1
-        else:
-            high = middle
-    return bool(low < stop and indices[low] == item)
+    known = indices[indptr[row] : indptr[row + 1]]
+    place = np.searchsorted(known, item)
+    return bool(place < known.shape[0] and known[place] == item)
 
 
 @njit(cache=True, nogil=True)
@@ -219,18 +210,16 @@ def _reach(users: Floats) -> Doubles:
     m, d = users.shape
     reach = np.zeros(m)
     for user in range(m):
-        for p in range(d):
-            reach[user] += np.float64(users[user, p]) * np.float64(users[user, p])
-        reach[user] = np.sqrt(reach[user]) * (1 + 1e-6 * (d + 16))
+        length = np.sqrt(np.sum(users[user].astype(np.float64) ** 2))
+        reach[user] = length * (1 + 1e-6 * (d + 16))
     return reach
 
 
 @njit(cache=True, nogil=True)
 def _is_beyond(who: Longs, first: int, limits: Floats, reach: Doubles, longest: float) -> bool:
-    """Say whether no item that is at most so long can be above the limit of a user of a panel.
+    """Say whether no item that is at most so long gets to the limit of any user of a panel.
 
-    A score is at most the product of both lengths. Rounding is within ``reach``, but for numbers
-    next to zero or to the largest.
+    Rounding is within ``reach``, but for numbers next to zero or to the largest.
     """
     for place in range(first, min(first + PANEL, who.shape[0])):
         most = reach[who[place]] * longest + _TINY
@@ -276,14 +265,19 @@ def _offer(
 
 @njit(cache=True, nogil=True)
 def rank_rows(
-    users: Floats, catalogue: Catalogue, indptr: Longs, indices: Ints, n: int, tile: int
+    users: Floats,
+    catalogue: tuple[Floats, Ints, Doubles],
+    indptr: Longs,
+    indices: Ints,
+    n: int,
+    tile: int,
 ) -> tuple[Ints, Floats]:
     """Find the n best items of each user among all that the user has not seen, best first.
 
     Parameters
     ----------
     users : float32, shape (m, d), in one piece; as many as stay in the cache beside a tile
-    catalogue : from :func:`by_length` or :func:`as_they_are`
+    catalogue : from :func:`dasrec.kernels.listing.by_length` or ``as_they_are``
     indptr, indices : int64 and int32: what each user has seen, one row a user, ascending
     n : int
     tile : int
@@ -297,12 +291,9 @@ def rank_rows(
 
     Notes
     -----
-    Cost: at most m n_items d multiply-adds. With items by length, a panel of users is done as soon
-    as no item that is left is long enough for any of them; users are put into panels by what they
-    need after the first tile. Bound: |x . y| <= |x| |y|, as in Teflioudi, Gemulla and Mykytiuk,
-    "LEMP: fast retrieval of large entries in a matrix product", SIGMOD 2015,
-    doi:10.1145/2723372.2747647. Tiles: Goto and van de Geijn, "Anatomy of high-performance matrix
-    multiplication", ACM TOMS 34(3), 2008, doi:10.1145/1356052.1356053.
+    Cost: at most m n_items d multiply-adds: with items by length, a panel of users is done as soon
+    as no item that is left is long enough for any of them. Teflioudi, Gemulla and Mykytiuk, "LEMP:
+    fast retrieval of large entries in a matrix product", SIGMOD 2015, doi:10.1145/2723372.2747647.
     """
     items, numbers, lengths = catalogue
     m, n_items = users.shape[0], items.shape[0]
@@ -357,25 +348,9 @@ def _rank_panel(
         item += rows
 
 
-def by_length(items: Floats) -> Catalogue:
-    """Return items from the longest to the shortest, their numbers and lengths."""
-    lengths = np.sqrt(np.einsum("ij,ij->i", items, items, dtype=np.float64))
-    order = np.argsort(-lengths, kind="stable").astype(np.int32)
-    return items[order], order, lengths[order]
-
-
-def as_they_are(items: Floats) -> Catalogue:
-    """Return items in their order: for a few users, who are ranked before items are sorted."""
-    n = len(items)
-    return np.ascontiguousarray(items), np.arange(n, dtype=np.int32), np.full(n, np.inf)
-
-
 @njit(cache=True, nogil=True)
 def select_rows(scores: Floats, indptr: Longs, indices: Ints, n: int) -> tuple[Ints, Floats]:
-    """Find the n best items of each row of given scores, float32, shape (m, n_items).
-
-    The rest is as for :func:`rank_rows`. Cost: one pass over the scores.
-    """
+    """Find the n best of given scores, float32, (m, n_items); the rest as :func:`rank_rows`."""
     m, n_items = scores.shape
     best, found = np.full((m, n), -np.inf, np.float32), np.full((m, n), -1, np.int32)
     for row in range(m):
@@ -396,10 +371,7 @@ def select_rows(scores: Floats, indptr: Longs, indices: Ints, n: int) -> tuple[I
 
 @njit(cache=True, nogil=True)
 def select_cells(scores: Floats, indptr: Longs, indices: Ints, n: int) -> tuple[Ints, Floats]:
-    """Find the n best of a few items of each row, ascending, with their scores.
-
-    What is returned is as for :func:`rank_rows`.
-    """
+    """Find the n best of a few items of each row, ascending; the rest as :func:`rank_rows`."""
     m = indptr.shape[0] - 1
     best, found = np.full((m, n), -np.inf, np.float32), np.full((m, n), -1, np.int32)
     for row in range(m):
@@ -412,16 +384,9 @@ def select_cells(scores: Floats, indptr: Longs, indices: Ints, n: int) -> tuple[
 
 @njit(cache=True, nogil=True)
 def score_cells(users: Floats, items: Floats, indptr: Longs, indices: Ints) -> Floats:
-    """Score a few items of each user, with the bits that :func:`rank_rows` gives them.
+    """Score some items of each user, one row a user, with the bits of :func:`rank_rows`.
 
-    Parameters
-    ----------
-    users, items : float32, shapes (m, d) and (n_items, d)
-    indptr, indices : the items, one row a user
-
-    Returns
-    -------
-    float32, shape (len(indices),)
+    Takes float32 of shapes (m, d) and (n_items, d), returns float32 (len(indices),).
     """
     scores = np.empty(indices.shape[0], np.float32)
     for row in range(indptr.shape[0] - 1):
@@ -431,39 +396,3 @@ def score_cells(users: Floats, items: Floats, indptr: Longs, indices: Ints) -> F
                 total = _add_product(total, users[row, p], items[item, p])
             scores[cell] = total
     return scores
-
-
-@njit(cache=True, nogil=True)
-def list_unseen(
-    items: Ints, starts: Longs, stops: Longs, indptr: Longs, indices: Ints, n: int
-) -> tuple[Ints, int]:
-    """Copy the first n of each given list that its user has not seen.
-
-    Parameters
-    ----------
-    items : int32: lists best first; -1 stands for nothing
-    starts, stops : int64, shape (m,): where the list of each user begins and ends
-    indptr, indices : int64 and int32: what each user has seen, one row a user, ascending
-    n : int
-
-    Returns
-    -------
-    lists : int32, shape (m, n), -1 where fewer are left
-    twice : int
-        The first row whose list has an item twice among what was copied; -1 without such a row.
-    """
-    m = starts.shape[0]
-    lists, twice = np.full((m, n), -1, np.int32), -1
-    for row in range(m):
-        known, place = indices[indptr[row] : indptr[row + 1]], 0
-        for cell in range(starts[row], stops[row]):
-            item = items[cell]
-            at = np.searchsorted(known, item)
-            if place == n or item < 0 or (at < known.shape[0] and known[at] == item):
-                continue
-            for before in range(place):
-                if lists[row, before] == item and twice < 0:
-                    twice = row
-            lists[row, place] = item
-            place += 1
-    return lists, twice

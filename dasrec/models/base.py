@@ -18,7 +18,8 @@ from dasrec.checks import check_lengths
 from dasrec.errors import InputError, MismatchError
 from dasrec.interactions import Interactions
 from dasrec.kernels.csr import indptr_of
-from dasrec.kernels.topk import PANEL, Catalogue, as_they_are, by_length, rank_rows
+from dasrec.kernels.listing import Catalogue, as_they_are, by_length
+from dasrec.kernels.topk import PANEL, rank_rows
 from dasrec.memory import TILE_CELLS
 from dasrec.schema import FACTOR, ITEM, ITEM_ID, MODEL_KIND, RANK, USER, USER_ID, USER_ITEMS
 from dasrec.training import Training
@@ -299,7 +300,7 @@ def rank_items(
     Parameters
     ----------
     users, items : float32, shapes (m, d) and (n_items, d)
-        Items may be sorted already, by :func:`dasrec.kernels.topk.by_length`.
+        Items may be sorted already, by :func:`dasrec.kernels.listing.by_length`.
     n : int
     seen : (indptr, indices), optional
         Items to leave out, one row a user, ascending.
