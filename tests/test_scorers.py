@@ -141,6 +141,12 @@ def test_lists_of_another_shape_are_refused(model: ImplicitALS, split: Split) ->
         dasrec.evaluate(mine, split)
 
 
+def test_vectors_of_two_lengths_are_refused() -> None:
+    users, items = np.ones((2, 3), np.float32), np.ones((4, 2), np.float32)
+    with pytest.raises(InputError, match="users have 3 factors and items 2; expected as many"):
+        rank_items(users, items, 1)
+
+
 def test_some_users_at_a_time_make_the_whole(model: ImplicitALS, split: Split) -> None:
     wanted = metrics_of(model, split)
     with mock.patch("dasrec.memory.LISTED_CELLS", 30):
