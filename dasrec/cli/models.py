@@ -27,6 +27,7 @@ from dasrec.errors import InputError
 from dasrec.evaluate import as_record, evaluate_all
 from dasrec.metrics import choose_metrics
 from dasrec.models import MODELS
+from dasrec.recommend import DONE
 from dasrec.report import write_page
 
 _parameter = partial(section_option, "Parameters of the model")
@@ -206,7 +207,7 @@ def _split_for(
 
 
 @click.command("evaluate")
-@click.argument("model_place", metavar="MODEL")
+@click.argument("place", metavar="MODEL")
 @click.argument("store")
 @click.option(
     "--split", "split_text", required=True, metavar="SPLIT", help="time:0.2, random:0.2, ..."
@@ -222,29 +223,34 @@ def _split_for(
 )
 @click.option("--compat", metavar="LIBRARY", help="Whose formulas: implicit, lenskit, ...")
 @click.option("--allow-overlap", is_flag=True, help="Even if the model may know what is tested.")
+@click.option("--sampled", type=int, metavar="N", help="Rank among N other items only: biased.")
 @seed_option
 @as_json_option
 def evaluate_command(
-    model_place: str,
+    place: str,
     store: str,
     split_text: str,
     n: tuple[int, ...],
     metrics: tuple[str, ...],
     compat: str | None,
     allow_overlap: bool,
+    sampled: int | None,
     seed: int | None,
     as_json: bool,
 ) -> None:
-    """Measure a model on the test part of the split that it was fitted on.
+    """Measure a model, or a folder of lists, on the test part of the split that it was made on.
 
     \b
     Example:  dasrec evaluate my-model my-store --split time:0.2 --n 10,20 --json
     """
-    model = dasrec.load_model(model_place)
     interactions = dasrec.open_interactions(store)
-    model.check_belongs(interactions)
+    is_lists = files.exists(files.join(files.absolute(place), DONE))
+    model = None if is_lists else dasrec.load_model(place)
+    if model is not None:
+        model.check_belongs(interactions)
+    given = place if model is None else model
     measured = dasrec.evaluate(
-        model,
+        given if sampled is None else dasrec.Sampled(given, sampled, seed or 0),
         _split_for(model, interactions, split_text, seed),
         n=n,
         metrics=",".join(metrics).split(",") if metrics else None,
