@@ -31,6 +31,7 @@ from dasrec.models import ALS, Biases, ImplicitALS, Model, Popular, load_model
 from dasrec.normalise import BM25, Binarise, Centre, Clip, Log1p, TfIdf, TimeDecay, ZScore
 from dasrec.plan import plan_ingest
 from dasrec.recommend import recommend_all
+from dasrec.scorers import Sampled, Scorer, plan_ranking
 from dasrec.search import (
     RankingEstimator,
     SearchResult,
@@ -81,6 +82,8 @@ __all__ = [
     "Model",
     "Popular",
     "RankingEstimator",
+    "Sampled",
+    "Scorer",
     "SearchResult",
     "Split",
     "StoreError",
@@ -113,6 +116,7 @@ __all__ = [
     "parse_split",
     "plan_fit",
     "plan_ingest",
+    "plan_ranking",
     "pseudonymise",
     "read_events",
     "recommend_all",

@@ -37,6 +37,7 @@ from dasrec.metrics import (
 )
 from dasrec.models.base import Model, view_of
 from dasrec.schema import ITEM, USER, USER_ID, USER_ITEMS, N
+from dasrec.scorers import Rankable, Vectors, model_of
 from dasrec.split import Split
 from dasrec.typing import Bools, CsrBlock, Ints, Longs, Rng, Side
 
@@ -44,7 +45,7 @@ _TASK_USERS = 256  # of a sample; a task of ranking
 
 
 def evaluate(
-    model: Model,
+    model: Rankable,
     split: Split,
     *,
     n: int | Sequence[int] = 10,
@@ -53,15 +54,19 @@ def evaluate(
     groups: Mapping[str, Any] | None = None,
     allow_overlap: bool = False,
 ) -> xr.Dataset:
-    """Measure a fitted model on the test part of a split, eagerly.
+    """Measure a fitted model, or whatever ranks, on the test part of a split, eagerly.
 
     Every user with something to find gets a list over the whole catalogue without what is known of
     them; users count equally, those with nothing to find not at all.
 
     Parameters
     ----------
-    model : Model
-        Fitted on ``split.train``, or on a part of it such as ``split.validation.train``.
+    model : Model, path, function, Scorer or Sampled
+        A model fitted on ``split.train``, or on a part of it such as ``split.validation.train``;
+        lists in Parquet as :func:`recommend_all` writes them; a function of users' numbers (int32,
+        shape (m,)) that returns scores, float (m, n_items), or lists of item numbers, integers
+        (m, length), -1 for none; any :class:`dasrec.Scorer`. In :class:`dasrec.Sampled` it ranks a
+        few items only.
     split : Split
     n : int or several
         Lengths of lists.
@@ -84,19 +89,23 @@ def evaluate(
         ``user_group`` and ``item_group`` too, but ``calibration``, which compares the item groups.
         Attributes: ``model``, ``split``, ``n_users`` (evaluated), ``n_test``; ``seed`` if random,
         ``compat`` if given; ``leaks_time`` if there are timestamps, by the masks alone
-        (:func:`dasrec.check_split`).
+        (:func:`dasrec.check_split`); ``n_unlisted``, users with nothing in their list, if there are
+        any. Of lists in files ``unknown_users`` and ``unknown_items``, how many ids the store does
+        not know, and ``longest_list``; of samples ``sampled``, ``sampled_seed``, ``sampled_bias``.
 
     Raises
     ------
     InputError
         A metric is unknown or does not apply, ``n`` is larger than the catalogue, labels are not
-        one a user or an item, or nothing is tested.
+        one a user or an item, nothing is tested, or what was given cannot rank.
+    BudgetError
+        It would not fit in memory; nothing was started. :func:`plan_ranking` says what it takes.
     MismatchError
         The model belongs to another store, was fitted on something else than ``split.train``, or
         predicts values on another scale than those of the split.
     """
-    check_measurable(model, split, allow_overlap=allow_overlap)
-    chosen = choose_metrics(metrics, predicts_values=model.predicts_values, compat=compat)
+    predicts_values = check_measurable(model, split, allow_overlap=allow_overlap)
+    chosen = choose_metrics(metrics, predicts_values=predicts_values, compat=compat)
     lengths = check_lengths(n, n_items=split.train.n_items)
     if compat is not None and ITEM in (groups or {}):
         msg = "groups of items go with our own formulas; leave out compat, or the groups"
@@ -104,19 +113,21 @@ def evaluate(
     known = groups_of(groups, split.train)
     job = plan_job(model, split, chosen, lengths, groups=known, compat=compat)
     parts = split.test.map_blocks(rank_block, USER_ITEMS, blocks.share(job), name="rank-block")
-    n_users, n_test = (int(sum(part[key][0] for part in parts)) for key in ("users", "test"))
-    if n_test == 0:
+    sizes = {key: sum(part[key] for part in parts) for key in ("n_users", "n_test", "n_unlisted")}
+    if sizes["n_test"] == 0:
         raise InputError(_nothing_to_test(split))
+    if sizes["n_unlisted"] == 0:
+        del sizes["n_unlisted"]
     sides = {f"{side}_group": each.names for side, each in job.groups.items()}
     return xr.Dataset(
         {metric.name: label(metric, parts, list(sides)) for metric in chosen},
         coords=sides | {N: np.array(lengths)},
-        attrs=facts_of_run(model, split, compat) | {"n_users": n_users, "n_test": n_test},
+        attrs=facts_of_run(job, split) | sizes,
     )
 
 
 def evaluate_users(
-    model: Model,
+    model: Rankable,
     split: Split,
     *,
     n: int | Sequence[int] = 10,
@@ -140,8 +151,8 @@ def evaluate_users(
     InputError
         Also if a metric is named that is no mean over users.
     """
-    check_measurable(model, split, allow_overlap=allow_overlap)
-    chosen = choose_metrics(metrics, predicts_values=model.predicts_values, compat=compat)
+    predicts_values = check_measurable(model, split, allow_overlap=allow_overlap)
+    chosen = choose_metrics(metrics, predicts_values=predicts_values, compat=compat)
     odd = [metric.name for metric in chosen if metric.values is None]
     if odd and metrics is not None:
         msg = f"{', '.join(odd)} is no mean over users; leave it out, or call evaluate"
@@ -157,14 +168,14 @@ def evaluate_users(
     return xr.Dataset(
         {name: (dim, np.concatenate([part[name] for part in parts])) for name, dim in dims.items()},
         coords={USER_ID: (USER, split.train.user_ids.ids_of(numbers)), N: np.array(lengths)},
-        attrs=facts_of_run(model, split, compat),
+        attrs=facts_of_run(job, split),
     )
 
 
 def evaluate_all(
-    models: Sequence[Model], split: Split, *, n: int | Sequence[int] = 10
+    models: Sequence[Rankable], split: Split, *, n: int | Sequence[int] = 10
 ) -> xr.Dataset:
-    """Evaluate several models on one split, eagerly.
+    """Evaluate several models, or whatever ranks, on one split, eagerly.
 
     Returns
     -------
@@ -172,7 +183,7 @@ def evaluate_all(
         As :func:`evaluate`, along a dim ``model``; NaN where a metric says nothing about a model.
     """
     measured = [evaluate(model, split, n=n) for model in models]
-    names = pd.Index([model.name for model in models], name="model")
+    names = pd.Index([each.attrs["model"] for each in measured], name="model")
     whole = xr.concat(measured, dim=names, data_vars="all", join="outer", combine_attrs="override")
     return whole.drop_attrs(deep=False).assign_attrs(split=split.spec)
 
@@ -311,7 +322,8 @@ class _Holdout:
             users = np.where(self.fresh[:, None], folded, users).astype(np.float32)
         lengths = () if self.n is None else (self.n,)
         facts = with_directions(self.facts, (metric,), factors_of(model))
-        job = Job(users, items, self.seen.close_up(), lengths, (metric.name,), facts)
+        scorer = Vectors(users, items, model.name)
+        job = Job(scorer, self.seen.close_up(), lengths, (metric.name,), facts)
         test = self.test.close_up()
         view, shared = blocks.share(test), blocks.share(job)
         cuts = pairwise(test.cuts(USER_ITEMS).tolist())
@@ -373,9 +385,13 @@ def _check_trained_on(model: Model, split: Split) -> None:
         raise MismatchError(msg)
 
 
-def check_measurable(model: Model, split: Split, *, allow_overlap: bool = False) -> None:
-    """Refuse a model that was fitted on something else than the training part of the split."""
+def check_measurable(given: Rankable, split: Split, *, allow_overlap: bool = False) -> bool:
+    """Refuse a model of something else; say whether scores are on the scale of the values."""
+    model = model_of(given)
+    if model is None:
+        return False
     model.check_belongs(split.train)
     _check_scale(model, split)
     if not allow_overlap:
         _check_trained_on(model, split)
+    return model.predicts_values

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dasrec.errors import InputError
 from dasrec.interactions import Interactions
 from dasrec.kernels.csr import rows_of
 from dasrec.kernels.ranking import find_hits, win_shares
-from dasrec.memory import SCORE_CELLS
+from dasrec.memory import SCORE_CELLS, listed_users
 from dasrec.metrics import (
     Doubles,
     Groups,
@@ -23,17 +24,17 @@ from dasrec.metrics import (
     tally,
     with_directions,
 )
-from dasrec.models.base import Model, rank_items
-from dasrec.schema import ITEM, USER, N
+from dasrec.models.base import Model
+from dasrec.schema import ITEM, USER, USER_ITEMS, N
+from dasrec.scorers import Rankable, Sampled, Vectors, check_room, make_lists, model_of, scorer_of
 from dasrec.split import Split
-from dasrec.typing import CsrBlock, Floats, Side
+from dasrec.typing import CsrBlock, Floats, Ints, Side
 
 
 class Job(NamedTuple):
     """What every block task needs, shared once a worker."""
 
-    users: Floats
-    items: Floats
+    scorer: Any
     seen: Interactions
     lengths: tuple[int, ...]
     metrics: tuple[str, ...]
@@ -48,7 +49,7 @@ class Job(NamedTuple):
 
 
 def plan_job(
-    model: Model,
+    given: Rankable,
     split: Split,
     chosen: Sequence[Metric],
     lengths: tuple[int, ...],
@@ -56,88 +57,134 @@ def plan_job(
     groups: Mapping[str, Groups] = {},
     compat: str | None = None,
 ) -> Job:
-    """Gather what the tasks need, eagerly; users that training did not see are folded in."""
-    users, items = model.scoring_vectors()
-    if split.folds_in:
-        users = _fold_in(model, split, users)
+    """Gather what the tasks need, eagerly; users that training did not see are folded in.
+
+    Raises
+    ------
+    InputError
+        What was given cannot rank, or lacks what a metric needs.
+    BudgetError
+        It would not fit in memory.
+    """
+    scorer = _scorer(given, split)
+    whole = [metric.name for metric in chosen if "wins" in metric.needs]
+    if whole and not isinstance(scorer, Vectors):
+        msg = (
+            f"{', '.join(whole)} needs the scores that a model gives to the whole catalogue, and "
+            f"{scorer.name} gives lists or a sample; leave it out"
+        )
+        raise InputError(msg)
+    check_room(scorer, split.train, max(lengths), whole_rows=bool(whole))
     facts = facts_of(chosen, split.train, groups=groups.get(ITEM))
-    facts = with_directions(facts, chosen, factors_of(model))
+    facts = with_directions(facts, chosen, factors_of(model_of(given)))
     names = tuple(metric.name for metric in chosen)
-    return Job(users, items, split.seen, lengths, names, facts, compat, groups)
+    return Job(scorer, split.seen, lengths, names, facts, compat, groups)
 
 
-def factors_of(model: Model) -> Floats | None:
+def factors_of(model: Model | None) -> Floats | None:
     """Return the item factors of a model, None if it has none."""
     factors = getattr(model, "item_factors_", None)
     return None if factors is None else np.asarray(factors.values)
 
 
-def facts_of_run(model: Model, split: Split, compat: str | None) -> dict[str, Any]:
+def facts_of_run(job: Job, split: Split) -> dict[str, Any]:
     """Return what was measured and how, as attributes of the result."""
-    known = {"model": model.name, **split.describe()}
-    return known if compat is None else {**known, "compat": compat}
+    facts = {"model": job.scorer.name, **split.describe(), **getattr(job.scorer, "facts", {})}
+    return facts if job.compat is None else {**facts, "compat": job.compat}
+
+
+def _scorer(given: Any, split: Split) -> Any:
+    """Return what ranks."""
+    if isinstance(given, Sampled):
+        return given.over(_scorer(given.ranked, split), split.train.n_items)
+    if not isinstance(given, Model):
+        return scorer_of(given, split.train)
+    users, items = given.scoring_vectors()
+    if split.folds_in:
+        users = _fold_in(given, split, users)
+    return Vectors(users, items, given.name)
 
 
 def _fold_in(model: Model, split: Split, users: Floats) -> Floats:
     """Replace the vectors of users that training did not see."""
-    fresh = split.train.counts("user_items") == 0
+    fresh = split.train.counts(USER_ITEMS) == 0
     return np.where(fresh[:, None], model.fold_in(split.seen), users).astype(np.float32)
 
 
-def rank_block(
-    test: Interactions, side: Side, start: int, stop: int, job: Job
-) -> dict[str, Doubles]:
-    """Measure one block of users; keys are metrics."""
-    truth = test.read_rows(side, start, stop)
-    tested = np.flatnonzero(np.diff(truth.indptr))
-    sums = {"users": np.array([len(tested)]), "test": np.array([len(truth.data)])}
-    users = job.groups[USER].members(start + tested) if USER in job.groups else ()
+def rank_block(test: Interactions, side: Side, start: int, stop: int, job: Job) -> dict[str, Any]:
+    """Measure one block of users; keys are metrics, and how many were measured."""
     items = job.groups[ITEM].members() if ITEM in job.groups else ()
-    for metric, block in _see(truth, start, tested, job):
-        sums[metric.name] = tally(metric, block, job.lengths, users=users, items=items)
+    sums: dict[str, Any] = {}
+    for some in _see(test, side, start, stop, job):
+        users = job.groups[USER].members(some.users) if USER in job.groups else ()
+        found: dict[str, Any] = {
+            "n_users": len(some.users),
+            "n_test": len(some.truth.data),
+            "n_unlisted": 0 if some.ranked is None else int((some.ranked.n_listed == 0).sum()),
+        }
+        for metric in job.chosen:
+            block = some.what(metric)
+            found[metric.name] = tally(metric, block, job.lengths, users=users, items=items)
+        sums = {name: sums.get(name, 0) + each for name, each in found.items()}
     return sums
 
 
 def value_block(test: Interactions, side: Side, start: int, stop: int, job: Job) -> dict[str, Any]:
     """Measure each user of one block; keys are metrics, and their numbers."""
+    parts = []
+    for some in _see(test, side, start, stop, job):
+        found: dict[str, Any] = {USER: some.users}
+        for metric in job.chosen:
+            block = some.what(metric)
+            assert metric.values is not None
+            assert isinstance(block, Ranked)
+            if metric.kind == "ranking":
+                each = [metric.values(block.cut(n)) for n in job.lengths]
+                found[metric.name] = np.stack(each, axis=1)
+            else:
+                found[metric.name] = metric.values(block)
+        parts.append(found)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+class _Some(NamedTuple):
+    """Some users of a block who have something to find, and what metrics see of them."""
+
+    users: Ints
+    truth: CsrBlock
+    ranked: Ranked | None
+    predicted: Predicted | None
+
+    def what(self, metric: Metric) -> Ranked | Predicted:
+        """Return what a metric measures."""
+        found = self.predicted if metric.kind == "values" else self.ranked
+        assert found is not None  # one of the chosen asked for it
+        return found
+
+
+def _see(test: Interactions, side: Side, start: int, stop: int, job: Job) -> Iterator[_Some]:
+    """Yield some users of a block at a time, so that their lists need no more memory."""
     truth = test.read_rows(side, start, stop)
     tested = np.flatnonzero(np.diff(truth.indptr))
-    found: dict[str, Any] = {USER: (start + tested).astype(np.int32)}
-    for metric, block in _see(truth, start, tested, job):
-        assert metric.values is not None
-        assert isinstance(block, Ranked)
-        if metric.kind == "ranking":
-            each = [metric.values(block.cut(n)) for n in job.lengths]
-            found[metric.name] = np.stack(each, axis=1)
-        else:
-            found[metric.name] = metric.values(block)
-    return found
+    predicts = {metric.kind == "values" for metric in job.chosen}
+    known = job.seen.read_rows(USER_ITEMS, start, stop) if False in predicts else None
+    height = listed_users(max(job.lengths, default=1))
+    for top in range(0, max(1, len(tested)), height):
+        rows = tested[top : top + height]
+        users, wanted = (start + rows).astype(np.int32), _take_rows(truth, rows)
+        ranked = None if known is None else _rank(users, _take_rows(known, rows), wanted, job)
+        predicted = _predict(users, wanted, job) if True in predicts else None
+        yield _Some(users, wanted, ranked, predicted)
 
 
-def _see(
-    truth: CsrBlock, start: int, tested: Any, job: Job
-) -> Iterator[tuple[Metric, Ranked | Predicted]]:
-    """Yield each metric with what it measures."""
-    ranked = None
-    for metric in job.chosen:
-        if metric.kind == "values":
-            yield metric, _predict(truth, start, tested, job)
-        else:
-            ranked = ranked or _rank(truth, start, tested, job)
-            yield metric, ranked
-
-
-def _rank(truth: CsrBlock, start: int, tested: Any, job: Job) -> Ranked:
-    known = job.seen.read_rows("user_items", start, start + truth.n_rows)
-    seen, wanted = (_take_rows(block, tested) for block in (known, truth))
-    users = job.users[start + tested]
-    longest = max(job.lengths, default=1)
-    lists, _ = rank_items(users, job.items, longest, (seen.indptr, seen.indices))
-    hits = find_hits(lists, wanted.indptr, wanted.indices)
-    ranked = Ranked(lists, hits, wanted, seen, job.facts)
+def _rank(users: Ints, seen: CsrBlock, truth: CsrBlock, job: Job) -> Ranked:
+    known, wanted = ((each.indptr, each.indices) for each in (seen, truth))
+    lists = make_lists(job.scorer, users, max(job.lengths, default=1), seen=known, truth=wanted)
+    ranked = Ranked(lists, find_hits(lists, *wanted), truth, seen, job.facts)
     if not any("wins" in metric.needs for metric in job.chosen):
         return ranked
-    return ranked._replace(wins=_win_shares(users, job.items, seen, wanted))
+    wins = _win_shares(job.scorer.users[users], job.scorer.items, seen, truth)
+    return ranked._replace(wins=wins)
 
 
 def _win_shares(users: Floats, items: Floats, seen: CsrBlock, truth: CsrBlock) -> Doubles:
@@ -154,15 +201,13 @@ def _win_shares(users: Floats, items: Floats, seen: CsrBlock, truth: CsrBlock) -
 
 def _take_rows(block: CsrBlock, rows: Any) -> CsrBlock:
     taken = block.to_scipy()[rows]
-    indptr = taken.indptr.astype(np.int64)
-    return CsrBlock(indptr, taken.indices, taken.data, block.n_columns)
+    indptr, indices = taken.indptr.astype(np.int64), taken.indices.astype(np.int32, copy=False)
+    return CsrBlock(indptr, indices, taken.data, block.n_columns)
 
 
-def _predict(truth: CsrBlock, start: int, tested: Any, job: Job) -> Predicted:
-    rows = rows_of(truth.indptr)
-    predictions = np.einsum("ij,ij->i", job.users[rows + start], job.items[truth.indices])
-    users = np.searchsorted(tested, rows).astype(np.int32)
-    return Predicted(truth.data, predictions, users, truth.indices)
+def _predict(users: Ints, truth: CsrBlock, job: Job) -> Predicted:
+    predictions = job.scorer.score(users, (truth.indptr, truth.indices))
+    return Predicted(truth.data, predictions, rows_of(truth.indptr), truth.indices)
 
 
 def label(

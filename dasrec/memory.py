@@ -32,8 +32,14 @@ BLOCK_CELLS = 2**20
 
 LEAST_BLOCK_CELLS = 2**14
 
+TILE_CELLS = 2**15
+"""Factors of items that users go through at a time: 128 KiB, which stay in the L2 cache."""
+
 SCORE_CELLS = 2**22
-"""Scores that a ranking task holds at a time: 16 MiB."""
+"""Scores of whole rows that a task holds at a time, from a function or for AUC: 16 MiB."""
+
+LISTED_CELLS = 2**18
+"""Places of lists that a task holds at a time: with what is computed of them some 10 MB."""
 
 
 def piece_rows() -> int:
@@ -50,6 +56,11 @@ def block_cells(n_stored: int) -> int:
     It depends on the data alone, never on the cluster, so that results do not either.
     """
     return min(BLOCK_CELLS, max(LEAST_BLOCK_CELLS, -(-n_stored // 32)))
+
+
+def listed_users(n: int) -> int:
+    """Return how many users of a block get lists of ``n`` items at a time."""
+    return max(1, LISTED_CELLS // n)
 
 
 def limit() -> int:

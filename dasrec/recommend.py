@@ -15,15 +15,16 @@ from dasrec import blocks, files
 from dasrec.checks import check_lengths
 from dasrec.errors import InputError
 from dasrec.interactions import Interactions
-from dasrec.models.base import Model, rank_items, view_of
-from dasrec.typing import Floats, Ids, Side
+from dasrec.memory import listed_users
+from dasrec.models.base import Model, view_of
+from dasrec.scorers import Vectors, check_room
+from dasrec.typing import Floats, Ids, Ints, Longs, Side
 
 DONE = "_SUCCESS"
 
 
 class _Job(NamedTuple):
-    users: Floats
-    items: Floats
+    vectors: Vectors
     item_ids: Ids
     n: int
 
@@ -63,19 +64,25 @@ def recommend_all(
     DiskError
         The disk is full or may not be written. Free space and call again: finished parts are kept.
 
+    BudgetError
+        It would not fit in memory; nothing was started. :func:`plan_ranking` says what it takes.
+
     Notes
     -----
-    Cost: n_users n_items d multiply-adds; a task holds one block of users and 16 MiB of scores.
+    Cost: n_users n_items d multiply-adds. A task holds one block, and the lists of as many of its
+    users at a time as make some 10 MB.
     """
     model.check_belongs(seen)
     (length,) = check_lengths(n, n_items=seen.n_items)
     place = files.absolute(out)
     _check_place(place, overwrite=overwrite)
     users, items = model.scoring_vectors()
+    vectors = Vectors(users, items, model.name)
+    check_room(vectors, seen, length)
     # the same call finds its own finished parts again, another call does not
     draft = f"{place}.part-{_fingerprint(users, items, seen, length)}"
     files.make_folder(draft)
-    job = _Job(users, items, model.item_ids_.ids, length)
+    job = _Job(vectors, model.item_ids_.ids, length)
     seen.map_blocks(_write_block, "user_items", blocks.share(job), draft, name="recommend-block")
     with files.writing(place):
         files.replace(files.join(draft, DONE), b"")
@@ -113,9 +120,28 @@ def _write_block(
     if files.exists(target):
         return
     known = seen.read_rows(side, start, stop)
-    lists, scores = rank_items(
-        job.users[start:stop], job.items, job.n, (known.indptr, known.indices)
+    sink, height = pa.BufferOutputStream(), listed_users(job.n)
+    schema = pa.schema(
+        [
+            ("user_id", _kind(seen.user_ids.dtype)),
+            ("rank", pa.int32()),
+            ("item_id", _kind(job.item_ids.dtype)),
+            ("score", pa.float32()),
+        ]
     )
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        for top in range(0, stop - start, height):
+            indptr = known.indptr[top : top + height + 1]
+            table = _lists(seen, start + top, (indptr, known.indices), job)
+            writer.write_table(table)
+    with files.writing(draft):
+        files.replace(target, sink.getvalue().to_pybytes())
+
+
+def _lists(seen: Interactions, start: int, known: tuple[Longs, Ints], job: _Job) -> pa.Table:
+    """Rank for as many users from ``start`` on as there are rows of what they know."""
+    stop = start + len(known[0]) - 1
+    lists, scores = job.vectors.best(np.arange(start, stop, dtype=np.int32), job.n, known)
     kept = lists >= 0
     rows, places = np.nonzero(kept)
     # the store's ids are the model's, and a task reads no more of them than its own
@@ -126,11 +152,12 @@ def _write_block(
         "item_id": _arrow(job.item_ids[lists[kept]]),
         "score": pa.array(scores[kept]),
     }
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), sink, compression="zstd")
-    with files.writing(draft):
-        files.replace(target, sink.getvalue().to_pybytes())
+    return pa.table(columns)
 
 
 def _arrow(ids: Ids) -> pa.Array:
-    return pa.array(ids, pa.int64() if ids.dtype == np.int64 else pa.string())
+    return pa.array(ids, _kind(ids.dtype))
+
+
+def _kind(dtype: np.dtype[Any]) -> pa.DataType:
+    return pa.int64() if dtype == np.int64 else pa.string()

@@ -284,6 +284,19 @@ def cell_uniform(seed: int, row: int, column: int | None = None) -> float:
     return (state >> 11) / 2**53
 
 
+def draw_others(seed: int, user: int, taken: set[int], *, n_items: int, n: int) -> list[int]:
+    """Draw items that are not taken, one hash after the other, until there are n."""
+    state = mix((mix((seed + STEP) % 2**64) + (user + 1) * STEP) % 2**64)
+    drawn: list[int] = []
+    for draw in itertools.count(1):
+        if len(drawn) == min(n, n_items - len(taken)):
+            return drawn
+        item = (mix((state + draw * STEP) % 2**64) >> 32) * n_items >> 32
+        if item not in taken and item not in drawn:
+            drawn.append(item)
+    raise AssertionError
+
+
 # -- splits ----------------------------------------------------------------------------------------
 
 

@@ -441,7 +441,7 @@ def test_a_fit_resumes_as_if_it_had_not_been_stopped(
         (["--checkpoint-every", "5min"], "--checkpoint-every is given without --checkpoint; expec"),
         (["--split", "time:0.2", "--monitor", "f7"], "metric 'f7' is unknown; expected some of: r"),
         (["--split", "time:0.2", "--monitor", "ndcg"], "metric 'ndcg' is unknown; expected one of"),
-        (["--split", "time:0.2", "--monitor", "rmse"], "rmse needs predicted values, and this"),
+        (["--split", "time:0.2", "--monitor", "rmse"], "rmse needs predicted values, and what"),
         ([*WATCHED, "--patience", 0], "patience is 0; expected a whole number of iterations"),
         (["--time-limit", "soon"], "time_limit is 'soon'; expected seconds above 0, or text like"),
         (["--time-limit", "0"], "time_limit is 0.0; expected seconds above 0, or text like"),

@@ -269,7 +269,7 @@ def test_holdouts_that_make_no_sense_are_refused(data: Interactions) -> None:
     with pytest.raises(InputError, match="leaves nothing to test; choose a larger test part"):
         dasrec.holdout(dasrec.split_random(data, 1e-9, rng=1))
     measure = dasrec.holdout(split, "mae")
-    with pytest.raises(InputError, match="mae needs predicted values, and this model only ranks"):
+    with pytest.raises(InputError, match="mae needs predicted values, and what is measured only"):
         measure(Popular().fit(split.train))
     with pytest.raises(MismatchError, match="it may know what is tested"):
         measure(Biases().fit(data))
@@ -340,7 +340,7 @@ def test_what_cannot_be_measured_is_refused(data: Interactions) -> None:
     with pytest.raises(InputError, match="metric 'f7' is unknown; expected some of: rmse, mae"):
         dasrec.evaluate(model, split, metrics=["f7"])
     implicit = ImplicitALS(factors=2, iterations=1, rng=0).fit(split.train)
-    with pytest.raises(InputError, match="rmse needs predicted values, and this model only ranks"):
+    with pytest.raises(InputError, match="rmse needs predicted values, and what is measured only"):
         dasrec.evaluate(implicit, split, metrics=["rmse"])
     with pytest.raises(InputError, match="not fitted"):
         dasrec.evaluate(Popular(), split)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import sparse, stats
 
-from dasrec.kernels.hashing import cell_uniform, cell_words, mix, number_ids
+from dasrec.kernels.hashing import (
+    cell_uniform,
+    cell_words,
+    draw_others,
+    key_of,
+    mix,
+    number_ids,
+)
 from tests import references
+from tests.strategies import sparse_matrices
 
 GRID = np.meshgrid(np.arange(300, dtype=np.int32), np.arange(300, dtype=np.int32))
 ROWS, COLUMNS = GRID[0].ravel(), GRID[1].ravel()
@@ -148,3 +159,40 @@ def test_many_distinct_ids_are_numbered(step: int) -> None:
     codes, distinct = number_ids(values)
     assert (np.diff(distinct) > 0).all()
     np.testing.assert_array_equal(distinct[codes], values)
+
+
+def rows_of(matrix: sparse.csr_array) -> tuple[np.ndarray, np.ndarray]:
+    return matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32)
+
+
+@given(
+    st.integers(0, 2**62),
+    sparse_matrices(rows=3, columns=9, least=3),
+    sparse_matrices(rows=3, columns=9, least=3),
+    st.integers(1, 12),
+)
+def test_draws_of_other_items_are_those_of_the_twin(
+    seed: int, seen: sparse.csr_array, truth: sparse.csr_array, n: int
+) -> None:
+    n_items = max(seen.shape[1], truth.shape[1])
+    users = np.array([7, 0, 2**31 - 2], np.int32)
+    taken = [a | b for a, b in zip(*map(references.rows_as_sets, (seen, truth)), strict=True)]
+    indptr, items = draw_others(key_of(seed), users, rows_of(seen), rows_of(truth), n_items, n)
+    assert (indptr.dtype, items.dtype) == (np.int64, np.int32)
+    found = [items[a:b].tolist() for a, b in pairwise(indptr)]
+    assert found == [
+        references.draw_others(seed, user, some, n_items=n_items, n=n)
+        for user, some in zip(users.tolist(), taken, strict=True)
+    ]
+    alone: Any = (rows_of(each[[1]]) for each in (seen, truth))
+    assert draw_others(key_of(seed), users[[1]], *alone, n_items, n)[1].tolist() == found[1]
+
+
+def test_draws_of_other_items_are_even() -> None:
+    users = np.arange(20_000, dtype=np.int32)
+    nothing = np.zeros(len(users) + 1, np.int64), np.empty(0, np.int32)
+    some = np.arange(len(users) + 1), np.full(len(users), 3, np.int32)
+    _, items = draw_others(key_of(1), users, nothing, some, 10, 4)
+    counts = np.bincount(items, minlength=10)
+    assert counts[3] == 0
+    assert stats.chisquare(np.delete(counts, 3)).pvalue > LEAST_P

@@ -215,7 +215,7 @@ def test_what_makes_no_sense_is_refused(split: dasrec.Split, model: ALS) -> None
     refused("metric 'mrr' is unknown to compat='implicit'", compat="implicit", metrics=["mrr"])
     refused("log_loss is for values from 0 to 1", metrics=["log_loss"])
     popular = Popular().fit(split.train)
-    with pytest.raises(InputError, match="diversity needs item factors, and this model has none"):
+    with pytest.raises(InputError, match="diversity needs item factors, and what is measured has"):
         dasrec.evaluate(popular, split, metrics=["diversity"])
 
 

@@ -387,5 +387,5 @@ def test_metrics_are_chosen_by_name() -> None:
         chosen(["mrr"], predicts_values=True, compat="vae")
     with pytest.raises(InputError, match="compat is 'spark'; expected one of: implicit, lenskit"):
         chosen(["mrr"], predicts_values=True, compat="spark")
-    with pytest.raises(InputError, match="mae needs predicted values, and this model only ranks"):
+    with pytest.raises(InputError, match="mae needs predicted values, and what is measured only"):
         chosen(["mae"], predicts_values=False)

@@ -11,7 +11,7 @@ import click
 
 import dasrec
 from dasrec import cluster
-from dasrec.cli import features, models, search, start, stores
+from dasrec.cli import features, models, plans, search, start, stores
 from dasrec.cli.options import WHEN_STOPPED
 from dasrec.errors import DasrecError, LeakageWarning
 
@@ -68,7 +68,7 @@ def main(ctx: click.Context, verbose: bool, spec: str) -> None:
 for command in (
     start.demo_command,
     stores.ingest_command,
-    stores.plan_command,
+    plans.plan_command,
     features.features_command,
     stores.info_command,
     stores.compact_command,
@@ -84,3 +84,4 @@ for command in (
     start.doctor_command,
 ):
     main.add_command(command)
+plans.plan_command.add_command(stores.plan_ingest_command)

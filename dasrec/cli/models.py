@@ -29,6 +29,7 @@ from dasrec.errors import InputError
 from dasrec.evaluate import as_record, evaluate_all
 from dasrec.metrics import choose_metrics, metrics_of
 from dasrec.models import MODELS
+from dasrec.recommend import DONE
 from dasrec.report import write_page
 
 _parameter = partial(section_option, "Parameters of the model")
@@ -228,7 +229,7 @@ _html_option = click.option("--html", metavar="PAGE", help="Draw one HTML page, 
 
 
 @click.command("evaluate")
-@click.argument("model_place", metavar="MODEL")
+@click.argument("place", metavar="MODEL")
 @click.argument("store")
 @click.option(
     "--split", "split_text", required=True, metavar="SPLIT", help="time:0.2, random:0.2, ..."
@@ -238,10 +239,11 @@ _html_option = click.option("--html", metavar="PAGE", help="Draw one HTML page, 
 @click.option("--compat", metavar="LIBRARY", help="Whose formulas: implicit, lenskit, ...")
 @click.option("--allow-overlap", is_flag=True, help="Even if the model may know what is tested.")
 @_html_option
+@click.option("--sampled", type=int, metavar="N", help="Rank among N other items only: biased.")
 @seed_option
 @as_json_option
 def evaluate_command(
-    model_place: str,
+    place: str,
     store: str,
     split_text: str,
     n: tuple[int, ...],
@@ -249,27 +251,32 @@ def evaluate_command(
     compat: str | None,
     allow_overlap: bool,
     html: str | None,
+    sampled: int | None,
     seed: int | None,
     as_json: bool,
 ) -> None:
-    """Measure a model on the test part of the split that it was fitted on.
+    """Measure a model, or a folder of lists, on the test part of the split that it was made on.
 
     \b
     Example:  dasrec evaluate my-model my-store --split time:0.2 --n 10,20 --json
     """
-    model = dasrec.load_model(model_place)
     interactions = dasrec.open_interactions(store)
-    model.check_belongs(interactions)
+    is_lists = files.exists(files.join(files.absolute(place), DONE))
+    model = None if is_lists else dasrec.load_model(place)
+    if model is not None:
+        model.check_belongs(interactions)
+    given = place if model is None else model
+    ranked = given if sampled is None else dasrec.Sampled(given, sampled, seed or 0)
     split = _split_for(model, interactions, split_text, seed)
     options: dict[str, Any] = {"n": n, "compat": compat, "allow_overlap": allow_overlap}
-    measured = dasrec.evaluate(model, split, metrics=metrics, **options)
+    measured = dasrec.evaluate(ranked, split, metrics=metrics, **options)
     if html is not None:
         known = metrics_of(compat)
         means = [str(name) for name in measured if known[str(name)].values is not None]
-        values = dasrec.evaluate_users(model, split, metrics=means, **options) if means else None
+        values = dasrec.evaluate_users(ranked, split, metrics=means, **options) if means else None
         certainty = None if values is None else dasrec.intervals(values, rng=seed or 0)
         sections = pages.describe_evaluation(measured, certainty)
-        write_page(html, title=f"dasrec: {model.name}", sections=sections)
+        write_page(html, title=f"dasrec: {measured.attrs['model']}", sections=sections)
     record = as_record(measured)
     title = f"{record['model']}, {record['split']}, {record['n_users']} users"
     show(record, as_json=as_json, human=lambda: show_facts(title, record["metrics"]))

@@ -1,4 +1,4 @@
-"""Commands about stores: ingest, plan, info, compact, forget, verify."""
+"""Commands about stores: ingest, and its plan; info, compact, forget, verify."""
 
 from __future__ import annotations
 
@@ -13,19 +13,17 @@ import numpy as np
 
 import dasrec
 from dasrec import files
-from dasrec.checks import check_count
 from dasrec.cli.options import (
     SectionCommand,
     as_json_option,
     memory_option,
     overwrite_option,
+    readable,
     section_option,
 )
 from dasrec.console import show, show_audit, show_facts
 from dasrec.errors import InputError, StoreError
 from dasrec.features import known_features
-from dasrec.memory import gigabytes
-from dasrec.typing import Entity
 
 _column = partial(section_option, "Columns of the log", metavar="COL")
 _choice = partial(section_option, "Columns of the log", show_default=True)
@@ -144,12 +142,7 @@ def ingest_command(
     show(_store_record(interactions), as_json=as_json, human=human)
 
 
-@click.group("plan")
-def plan_command() -> None:
-    """Say what a command will take, before anything runs."""
-
-
-@plan_command.command("ingest", cls=SectionCommand)
+@click.command("ingest", cls=SectionCommand)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @_log_options
 @memory_option
@@ -163,61 +156,7 @@ def plan_ingest_command(
     Example:  dasrec plan ingest ratings.csv --user userId --item movieId --memory 2GB
     """
     record = dasrec.plan_ingest(_cleaned(inputs, options), memory=memory).as_record()
-    show(record, as_json=as_json, human=lambda: show_facts("Plan", _readable(record)))
-
-
-_FIT_FACTS = {
-    "factors": "factors",
-    "n_tasks": "tasks of an iteration",
-    "data_bytes": "all blocks, decoded",
-    "cache_bytes": "of them kept in memory",
-    "factors_in": "factors are in",
-    "factor_bytes": "of them in memory",
-    "cells_at_once": "for so many cells at once",
-    "peak_bytes": "peak of memory",
-    "limit_bytes": "limit of memory",
-}
-
-
-@plan_command.command("fit")
-@click.argument("store")
-@click.option("--factors", type=int, required=True, metavar="K", help="Length of the vectors.")
-@click.option("--user-features", is_flag=True, help="With features of users.")
-@click.option("--item-features", is_flag=True, help="With features of items.")
-@memory_option
-@click.option("--checkpoint", is_flag=True, help="As if `dasrec fit` were given one.")
-@as_json_option
-def plan_fit_command(
-    store: str,
-    factors: int,
-    user_features: bool,
-    item_features: bool,
-    memory: str | None,
-    checkpoint: bool,
-    as_json: bool,
-) -> None:
-    """Say how many tasks and bytes fitting ALS or implicit ALS takes, and its peak of memory.
-
-    \b
-    Example:  dasrec plan fit my-store --factors 64 --memory 2GB
-    """
-    check_count(factors, name="factors")
-    interactions = dasrec.open_interactions(store)
-    wanted: list[tuple[Entity, bool]] = [("user", user_features), ("item", item_features)]
-    features = [dasrec.open_features(interactions, side) for side, given in wanted if given]
-    record = dasrec.plan_fit(
-        interactions, factors=factors, memory=memory, checkpoint=checkpoint, features=features
-    ).as_record()
-    facts = _readable(record)
-    words = {word: facts[key] for key, word in _FIT_FACTS.items()}
-    show(record, as_json=as_json, human=lambda: show_facts("Plan", words))
-
-
-def _readable(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a plan with its bytes as people read them."""
-    return {
-        key: gigabytes(value) if key.endswith("_bytes") else value for key, value in record.items()
-    }
+    show(record, as_json=as_json, human=lambda: show_facts("Plan", readable(record)))
 
 
 def _cleaned(inputs: Sequence[str], options: dict[str, Any]) -> dasrec.Events:

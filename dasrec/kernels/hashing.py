@@ -10,6 +10,9 @@ _STEP = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
 
+Rows = tuple[NDArray[np.int64], NDArray[np.int32]]
+"""Row pointer and columns."""
+
 
 def mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Scramble 64-bit words: the finaliser of SplitMix64.
@@ -39,6 +42,12 @@ def cell_words(
     return state
 
 
+def key_of(seed: int) -> np.uint64:
+    """Return the word that stands for a seed."""
+    with np.errstate(over="ignore"):
+        return np.uint64(mix(np.asarray([seed], np.uint64) + _STEP)[0])
+
+
 def cell_uniform(
     seed: int, rows: NDArray[np.int32], columns: NDArray[np.int32] | None = None
 ) -> NDArray[np.float64]:
@@ -47,11 +56,67 @@ def cell_uniform(
     The number depends on nothing but ``seed`` and the cell itself.
     """
     with np.errstate(over="ignore"):
-        key = mix(np.asarray([seed], np.uint64) + _STEP)
-        state = mix(key + (rows.astype(np.uint64) + np.uint64(1)) * _STEP)
+        state = mix(key_of(seed) + (rows.astype(np.uint64) + np.uint64(1)) * _STEP)
         if columns is not None:
             state = mix(state + (columns.astype(np.uint64) + np.uint64(1)) * _STEP)
     return np.asarray((state >> np.uint64(11)) * 2.0**-53)
+
+
+@njit(cache=True, nogil=True)
+def _mixed(state: np.uint64) -> np.uint64:
+    state = (state ^ (state >> np.uint64(30))) * _FIRST
+    state = (state ^ (state >> np.uint64(27))) * _SECOND
+    return state ^ (state >> np.uint64(31))
+
+
+@njit(cache=True, nogil=True)
+def draw_others(
+    key: np.uint64, users: NDArray[np.int32], taken: Rows, also: Rows, n_items: int, n: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Draw items of each user that are in neither of two rows, each once and all equally likely.
+
+    Parameters
+    ----------
+    key : uint64, from :func:`key_of`
+    users : int32, shape (m,): numbers; nothing else about a user changes the draws
+    taken, also : (indptr, indices), int64 and int32: one row a user
+    n_items : int
+    n : int
+
+    Returns
+    -------
+    indptr : int64, shape (m + 1,)
+    items : int32, one row a user, in the order of drawing: n, or all that there are if fewer
+
+    Notes
+    -----
+    Draw j is item ``floor(h n_items / 2^32)``, with h the upper half of the hash of (user, j);
+    those that are taken, or were drawn before, do not count. Cost: O(n) a user while n is well
+    below n_items; 4 n_items bytes.
+    """
+    m = users.shape[0]
+    indptr, items = np.zeros(m + 1, np.int64), np.empty(m * min(n, n_items), np.int32)
+    last = np.full(n_items, -1, np.int32)  # the last row that an item is not free for
+    end = 0
+    for row in range(m):
+        free = n_items
+        for begins, columns in (taken, also):
+            for cell in range(begins[row], begins[row + 1]):
+                free -= last[columns[cell]] != row
+                last[columns[cell]] = row
+        stop = end + min(n, free)
+        state = _mixed(key + (np.uint64(users[row]) + np.uint64(1)) * _STEP)
+        draw = np.uint64(0)
+        while end < stop:
+            draw += np.uint64(1)
+            word = _mixed(state + draw * _STEP) >> np.uint64(32)
+            item = np.int32((word * np.uint64(n_items)) >> np.uint64(32))
+            if last[item] != row:
+                last[item] = row
+                items[end] = item
+                end += 1
+        indptr[row + 1] = end
+    return indptr, items[:end].copy()
 
 
 @njit(cache=True, nogil=True)

@@ -73,8 +73,8 @@ def choose_metrics(
     Raises
     ------
     InputError
-        A name or the convention is unknown, or RMSE, MAE or log loss is asked of a model whose
-        scores are not values.
+        A name or the convention is unknown, or RMSE, MAE or log loss is asked of what predicts no
+        values.
     """
     known = metrics_of(compat)
     if names is None:
@@ -87,7 +87,7 @@ def choose_metrics(
             msg = f"metric {name!r} is unknown{whose}; expected some of: {', '.join(known)}"
             raise InputError(msg)
         if known[name].kind == "values" and not predicts_values:
-            msg = f"{name} needs predicted values, and this model only ranks; leave it out"
+            msg = f"{name} needs predicted values, and what is measured only ranks; leave it out"
             raise InputError(msg)
         chosen.append(known[name])
     return tuple(chosen)

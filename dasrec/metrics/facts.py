@@ -115,12 +115,12 @@ def with_directions(facts: Items, chosen: Collection[Metric], factors: Floats | 
     Raises
     ------
     InputError
-        They do, and the model has none.
+        They do, and there are none.
     """
     if "directions" not in _needs(chosen):
         return facts
     if factors is None:
-        msg = "diversity needs item factors, and this model has none; leave it out"
+        msg = "diversity needs item factors, and what is measured has none; leave it out"
         raise InputError(msg)
     lengths = np.linalg.norm(factors, axis=1, keepdims=True)
     return facts._replace(directions=np.nan_to_num(ratio(factors, lengths)).astype(np.float32))

@@ -18,8 +18,9 @@ from dasrec.checks import check_lengths
 from dasrec.errors import InputError, MismatchError
 from dasrec.interactions import Interactions
 from dasrec.kernels.csr import indptr_of
-from dasrec.kernels.topk import mask_tile, push_tile, sort_heaps
-from dasrec.memory import SCORE_CELLS
+from dasrec.kernels.listing import Catalogue, as_they_are, by_length
+from dasrec.kernels.topk import PANEL, rank_rows
+from dasrec.memory import TILE_CELLS
 from dasrec.schema import FACTOR, ITEM, ITEM_ID, MODEL_KIND, RANK, USER, USER_ID, USER_ITEMS
 from dasrec.training import Training
 from dasrec.typing import Floats, Ids, Ints, Longs
@@ -294,13 +295,14 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
 
 
 def rank_items(
-    users: Floats, items: Floats, n: int, seen: tuple[Longs, Ints] | None = None
+    users: Floats, items: Floats | Catalogue, n: int, seen: tuple[Longs, Ints] | None = None
 ) -> tuple[Ints, Floats]:
     """Find the n best items of each user over the whole catalogue, without a users x items matrix.
 
     Parameters
     ----------
     users, items : float32, shapes (m, d) and (n_items, d)
+        Items may be sorted already, by :func:`dasrec.kernels.listing.by_length`.
     n : int
     seen : (indptr, indices), optional
         Items to leave out, one row a user, ascending.
@@ -310,22 +312,34 @@ def rank_items(
     items : int32, shape (m, n), best first, equal scores by number; -1 where fewer are left
     scores : float32, shape (m, n)
 
+    Raises
+    ------
+    InputError
+        Vectors of users are not as long as those of items.
+
     Notes
     -----
-    Cost: m n_items d multiply-adds and 16 MiB of scores at a time.
+    Cost: at most m n_items d multiply-adds, as :func:`dasrec.kernels.topk.rank_rows` says; 384 KiB
+    of working memory, and a copy of items that are not sorted. The list of a user is the same, bit
+    for bit, whoever else is ranked beside.
     """
-    best = np.full((len(users), n), -np.inf, np.float32)
-    found = np.full((len(users), n), -1, np.int32)
-    height = max(1, min(len(users), 1024))
-    width = max(1, SCORE_CELLS // height)
-    for top in range(0, len(users), height):
-        rows = slice(top, top + height)
-        for first in range(0, len(items), width):
-            scores = users[rows] @ items[first : first + width].T
-            if seen is not None:
-                mask_tile(scores, first, seen[0][top : top + height + 1], seen[1])
-            push_tile(scores, first, best[rows], found[rows])
-    sort_heaps(best, found)
+    if isinstance(items, tuple):
+        catalogue = items
+    else:  # for a few users to sort takes longer
+        items = np.asarray(items, np.float32)
+        catalogue = by_length(items) if len(users) > PANEL else as_they_are(items)
+    if users.shape[1] != (d := catalogue[0].shape[1]):
+        msg = f"users have {users.shape[1]} factors and items {d}; expected as many"
+        raise InputError(msg)
+    nothing = np.zeros(len(users) + 1, np.int64), np.empty(0, np.int32)
+    indptr, indices = nothing if seen is None else seen
+    users = np.ascontiguousarray(users, np.float32)
+    best, found = np.empty((len(users), n), np.float32), np.empty((len(users), n), np.int32)
+    tile = max(1, TILE_CELLS // max(1, d))
+    for top in range(0, len(users), 2 * tile):
+        rows = slice(top, top + 2 * tile)
+        known = indptr[top : top + 2 * tile + 1]
+        found[rows], best[rows] = rank_rows(users[rows], catalogue, known, indices, n, tile)
     return found, best
 
 

@@ -1,0 +1,81 @@
+"""What commands will take: those that begin with a store."""
+
+from __future__ import annotations
+
+import click
+
+import dasrec
+from dasrec.checks import check_count
+from dasrec.cli.options import as_json_option, memory_option, readable
+from dasrec.console import show, show_facts
+from dasrec.typing import Entity
+
+
+@click.group("plan")
+def plan_command() -> None:
+    """Say what a command will take, before anything runs."""
+
+
+_FIT_FACTS = {
+    "factors": "factors",
+    "n_tasks": "tasks of an iteration",
+    "data_bytes": "all blocks, decoded",
+    "cache_bytes": "of them kept in memory",
+    "factors_in": "factors are in",
+    "factor_bytes": "of them in memory",
+    "cells_at_once": "for so many cells at once",
+    "peak_bytes": "peak of memory",
+    "limit_bytes": "limit of memory",
+}
+
+
+@plan_command.command("fit")
+@click.argument("store")
+@click.option("--factors", type=int, required=True, metavar="K", help="Length of the vectors.")
+@click.option("--user-features", is_flag=True, help="With features of users.")
+@click.option("--item-features", is_flag=True, help="With features of items.")
+@memory_option
+@click.option("--checkpoint", is_flag=True, help="As if `dasrec fit` were given one.")
+@as_json_option
+def plan_fit_command(
+    store: str,
+    factors: int,
+    user_features: bool,
+    item_features: bool,
+    memory: str | None,
+    checkpoint: bool,
+    as_json: bool,
+) -> None:
+    """Say how many tasks and bytes fitting ALS or implicit ALS takes, and its peak of memory.
+
+    \b
+    Example:  dasrec plan fit my-store --factors 64 --memory 2GB
+    """
+    check_count(factors, name="factors")
+    interactions = dasrec.open_interactions(store)
+    wanted: list[tuple[Entity, bool]] = [("user", user_features), ("item", item_features)]
+    features = [dasrec.open_features(interactions, side) for side, given in wanted if given]
+    record = dasrec.plan_fit(
+        interactions, factors=factors, memory=memory, checkpoint=checkpoint, features=features
+    ).as_record()
+    facts = readable(record)
+    words = {word: facts[key] for key, word in _FIT_FACTS.items()}
+    show(record, as_json=as_json, human=lambda: show_facts("Plan", words))
+
+
+@plan_command.command("rank")
+@click.argument("store")
+@click.option("--factors", type=int, required=True, metavar="K", help="Length of the vectors.")
+@click.option("--n", type=int, default=10, show_default=True, help="Length of each list.")
+@memory_option
+@as_json_option
+def plan_rank_command(store: str, factors: int, n: int, memory: str | None, as_json: bool) -> None:
+    """Say how many tasks and bytes it takes to evaluate a model, or to write all its lists.
+
+    \b
+    Example:  dasrec plan rank my-store --factors 64 --n 20 --memory 2GB
+    """
+    check_count(factors, name="factors")
+    interactions = dasrec.open_interactions(store)
+    record = dasrec.plan_ranking(interactions, factors=factors, n=n, memory=memory).as_record()
+    show(record, as_json=as_json, human=lambda: show_facts("Plan", readable(record)))
