@@ -44,6 +44,19 @@ def share(value: Any) -> Any:
     return client.scatter([value], broadcast=True, hash=False)[0]
 
 
+def hand_out(values: Sequence[Any]) -> Sequence[Any]:
+    """Put each value on one worker, where a task of :func:`run` can take it and change it.
+
+    Without a client the values themselves come back, and tasks change what is the caller's.
+    """
+    client = active_client()
+    return values if client is None else client.scatter(list(values), hash=False)
+
+
+class Outcome(int):
+    """Stands among the arguments of a task for what the task of this number returns."""
+
+
 def run(
     task: Task,
     arguments: Sequence[tuple[Any, ...]],
@@ -51,16 +64,19 @@ def run(
     name: str,
     progress: bool = True,
     at_once: int | None = None,
+    wanted: int = 0,
 ) -> list[Any]:
     """Run ``task(*a)`` for every ``a`` and return the results in order.
 
     Parameters
     ----------
     task : function of an importable module
-    arguments : one tuple a task; Dask collections and shared values in it are resolved
+    arguments : one tuple a task; Dask collections and shared values in it are resolved, and so is
+        an :class:`Outcome` of a task before it
     name : how the tasks read on the dashboard, for instance ``als-user-sweep``
     progress : whether to show a bar, once a run takes more than a second
     at_once : most tasks at a time without a client; by default as many as there are cores
+    wanted : of how many of the last tasks the results are returned; 0 for all
 
     Notes
     -----
@@ -70,18 +86,20 @@ def run(
     """
     label = f"{name}-{files.token()}"
     # the number comes last: the dashboard groups tasks by what stands before it
-    tasks = [
-        delayed(task, pure=False, traverse=False)(*each, dask_key_name=f"{label}-{i}")
-        for i, each in enumerate(arguments)
-    ]
+    tasks: list[Delayed] = []
+    for i, each in enumerate(arguments):
+        known = (tasks[one] if isinstance(one, Outcome) else one for one in each)
+        tasks.append(
+            delayed(task, pure=False, traverse=False)(*known, dask_key_name=f"{label}-{i}")
+        )
     bar = tqdm(
         total=len(tasks), desc=name, delay=1, disable=None if progress else True, leave=False
     )
     with bar, threadpool_limits(1, "blas"):
         client = active_client()
         if client is None:
-            return _run_here(tasks, label, bar, at_once or CPU_COUNT)
-        return _run_on(client, tasks, label, bar)
+            return _run_here(tasks[-wanted:], label, bar, at_once or CPU_COUNT)
+        return _run_on(client, tasks[-wanted:], label, bar)
 
 
 def _run_here(tasks: list[Delayed], label: str, bar: Any, at_once: int) -> list[Any]:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,33 +65,43 @@ class Swept:
 
 
 class BlockCache:
-    """Decoded blocks of one fit, those read first, as many as fit into some bytes."""
+    """Blocks of one fit, those made first, as many as fit into some bytes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._fit = ""
-        self._blocks: dict[tuple[Side, int], CsrBlock] = {}
+        self._blocks: dict[Any, tuple[Any, ...]] = {}
         self._left = 0
 
     def read(
         self, view: Interactions, side: Side, rows: tuple[int, int], *, fit: str, limit: int
     ) -> CsrBlock:
-        """Return a block of a view; another fit than the last begins anew."""
+        """Return a block of a view, decoded."""
+        found: CsrBlock = self.get(
+            (side, rows[0]), partial(view.read_rows, side, *rows), fit=fit, limit=limit
+        )
+        return found
+
+    def get(self, key: Any, make: Callable[[], Any], *, fit: str, limit: int) -> Any:
+        """Return the tuple of a key, made if it is not kept; another fit than the last begins anew.
+
+        Its arrays count as what it takes.
+        """
         if not limit:
-            return view.read_rows(side, *rows)
+            return make()
         with self._lock:
             if fit != self._fit:
                 self._fit, self._left = fit, limit
                 self._blocks.clear()
-            found = self._blocks.get((side, rows[0]))
+            found = self._blocks.get(key)
         if found is None:
-            found = view.read_rows(side, *rows)
-            size = sum(part.nbytes for part in found[:3])
+            found = make()
+            size = sum(part.nbytes for part in found if isinstance(part, np.ndarray))
             with self._lock:
                 # what is there stays: to put out the oldest would put out all, since each sweep
                 # goes through them in the same order
                 if fit == self._fit and size <= self._left:
-                    self._blocks[side, rows[0]] = found
+                    self._blocks[key] = found
                     self._left -= size
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import os
 import pickle
 import signal
@@ -282,3 +283,21 @@ def test_what_fails_on_a_cluster_stops_the_rest_and_nothing_goes_on_behind(
     wait_until(lambda: not any(cluster_client.processing().values()))
     # and the cluster is as good as new
     assert blocks.run(lambda n: n, [(1,), (2,)], name="test-again") == [1, 2]
+
+
+def sums(**options: Any) -> list[Any]:
+    """Run Fibonacci's: each task waits for the two before it."""
+    later = [(blocks.Outcome(i), blocks.Outcome(i + 1)) for i in range(6)]
+    return blocks.run(operator.add, [(1, 0), (0, 1), *later], name="sum", **options)
+
+
+def test_a_task_takes_what_others_return() -> None:
+    assert sums() == [1, 1, 2, 3, 5, 8, 13, 21]
+    assert sums(wanted=2) == [13, 21]
+    assert blocks.hand_out([[1], 2]) == [[1], 2]
+
+
+@pytest.mark.slow
+def test_a_task_takes_what_others_return_on_a_cluster(cluster_client: Any) -> None:
+    assert sums(wanted=3) == [8, 13, 21]
+    assert blocks.run(operator.add, [tuple(blocks.hand_out([2, 3]))], name="sum") == [5]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dasrec
-from dasrec import ALS, Biases, ImplicitALS, InputError, Interactions, Model, Popular
+from dasrec import ALS, SGD, Biases, ImplicitALS, InputError, Interactions, Model, Popular
 from dasrec.testing import ModelSuite, StoreSuite, expect, planted_matrix
 from dasrec.typing import Floats, Rng
 
@@ -33,6 +33,13 @@ class TestImplicitALS(ModelSuite):
 
     def make(self, *, rng: Rng) -> Model:
         return ImplicitALS(factors=8, iterations=8, rng=rng)
+
+
+class TestSGD(ModelSuite):
+    cut_tolerance = 0
+
+    def make(self, *, rng: Rng) -> Model:
+        return SGD(factors=4, iterations=30, learning_rate=0.05, rng=rng)
 
 
 class TestPopular(ModelSuite):

@@ -39,11 +39,14 @@ _CONTROLS = ("memory", "time_limit", "log", "monitor", "patience", "checkpoint",
 @click.argument("model_place", metavar="MODEL")
 @click.option("--model", "kind", type=click.Choice(list(MODELS)), required=True)
 @_parameter("--factors", type=int, metavar="K", help="Length of the latent vectors.")
-@_parameter("--iterations", type=int, metavar="N", help="Sweeps over both sides, at most.")
+@_parameter("--iterations", type=int, metavar="N", help="Sweeps over both sides, or epochs.")
 @_parameter("--regularization", type=float, help="Strength of the regularisation.")
 @_parameter("--unobserved-weight", type=float, help="Weight of cells that nobody has used.")
 @_parameter("--solver", help="How rows are solved: auto, exact, or cg (conjugate gradients).")
 @_parameter("--tolerance", type=float, help="How far from their best cg may leave rows.")
+@_parameter("--learning-rate", type=float, help="Length of the first steps of gradient descent.")
+@_parameter("--schedule", help="Of the learning rate: constant, inverse, or bold.")
+@_parameter("--decay", type=float, help="How fast the inverse schedule falls.")
 @_control("--memory", metavar="SIZE", help=MEMORY_HELP)
 @_control("--time-limit", metavar="TIME", help="Begin no iteration past it: seconds, or 10min.")
 @_control("--log", metavar="FILE", help="Append each iteration as a line of JSON.")
@@ -101,7 +104,7 @@ def _check_controls(
 ) -> None:
     """Refuse what goes with no such model, or not together, in the words of the command line."""
     options = ", ".join(f"--{name.replace('_', '-')}" for name in controls)
-    if controls and "solver" not in model.get_params():
+    if controls and not model.iterates:
         msg = f"{model.name} is not fitted step by step; leave out {options}"
         raise InputError(msg)
     present = {*controls, "split"} if split else {*controls}

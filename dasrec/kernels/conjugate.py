@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit
 from numpy.typing import NDArray
 
 from dasrec.errors import InputError
+from dasrec.kernels.vectors import AHEAD, FAST, fetch
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -32,54 +30,24 @@ _OVERFLOW = "numbers overflow float32; scale the values down, for instance to at
 _TILE_BYTES = 2**24
 """Factors of a row that are kept together while it is solved; of a longer row none are."""
 
-_AHEAD = 8
-"""Cells whose factors are fetched before they are needed: memory answers in some 100 ns."""
-
 _TINY = float(np.finfo(np.float32).tiny)  # a gap below it cannot be divided by
-_LINE = 64
-_FAST = {"reassoc", "contract"}
-
-functions: Any = cgutils  # which has no types
-
-
-@intrinsic
-def _prefetch(_: Any, address: Any) -> Any:
-    """Ask for the cache line at an address, and do not wait for it."""
-
-    def emit(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
-        word, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
-        ask = functions.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        # to read, to keep in all levels, data
-        builder.call(ask, [builder.inttoptr(arguments[0], pointer), word(0), word(3), word(1)])
-        return context.get_dummy_value()
-
-    return types.void(types.uintp), emit
-
-
-@njit(cache=True, nogil=True)
-def _fetch(factors: Floats, row: int) -> None:
-    n_bytes = 4 * factors.shape[1]
-    start = factors.ctypes.data + np.uintp(row * n_bytes)
-    for line in range((n_bytes + _LINE - 1) // _LINE):
-        _prefetch(start + np.uintp(line * _LINE))  # type: ignore[call-arg]
 
 
 @njit(cache=True, nogil=True)
 def _gather(tile: Floats, factors: Floats, indices: Ints) -> None:
     """Copy the factors of a row's cells into the tile."""
     n, k = indices.shape[0], factors.shape[1]
-    for i in range(min(_AHEAD, n)):
-        _fetch(factors, indices[i])
+    for i in range(min(AHEAD, n)):
+        fetch(factors, indices[i])
     for i in range(n):
-        if i + _AHEAD < n:
-            _fetch(factors, indices[i + _AHEAD])
+        if i + AHEAD < n:
+            fetch(factors, indices[i + AHEAD])
         source, target = factors[indices[i]], tile[i]
         for p in range(k):
             target[p] = source[p]
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _pass(tile: Floats, c: Floats, d: Floats, x: Floats, dots: Floats, out: Floats) -> None:
     """Set ``dots`` to V x and ``out`` to V' c (d - V x), four cells at a time."""
     n, k = c.shape[0], x.shape[0]
@@ -107,7 +75,7 @@ def _pass(tile: Floats, c: Floats, d: Floats, x: Floats, dots: Floats, out: Floa
             out[p] += dot * row[p]
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _far_pass(
     factors: Floats, cells: Cells, d: Floats, x: Floats, dots: Floats, out: Floats
 ) -> None:
@@ -118,11 +86,11 @@ def _far_pass(
     indices, c, _ = cells
     n, k = c.shape[0], x.shape[0]
     out[:] = 0
-    for i in range(min(_AHEAD, n)):
-        _fetch(factors, indices[i])
+    for i in range(min(AHEAD, n)):
+        fetch(factors, indices[i])
     for i in range(n):
-        if i + _AHEAD < n:
-            _fetch(factors, indices[i + _AHEAD])
+        if i + AHEAD < n:
+            fetch(factors, indices[i + AHEAD])
         row, dot = factors[indices[i]], np.float32(0)
         for p in range(k):
             dot += row[p] * x[p]
@@ -132,7 +100,7 @@ def _far_pass(
             out[p] += dot * row[p]
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _begin(x: Floats, r: Floats, p: Floats, m: Floats, inverse: Floats) -> Any:
     """Finish the residual r, set the first direction p, and return the gap."""
     gap = np.float32(0)
@@ -143,7 +111,7 @@ def _begin(x: Floats, r: Floats, p: Floats, m: Floats, inverse: Floats) -> Any:
     return gap
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _step(
     x: Floats, r: Floats, p: Floats, q: Floats, m: Floats, inverse: Floats, gap: float
 ) -> tuple[Any, Any]:
@@ -165,7 +133,7 @@ def _step(
     return length, after
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _refine(
     work: Work, factors: Floats, cells: Cells, x: Floats, tolerance: float
 ) -> tuple[float, float]:

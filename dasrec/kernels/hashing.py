@@ -23,6 +23,30 @@ def mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return np.asarray(state ^ (state >> np.uint64(31)))
 
 
+def key_of(*numbers: int) -> int:
+    """Return 63 bits that change with each of some numbers: what keyed randomness starts from."""
+    state = np.zeros(1, np.uint64)
+    with np.errstate(over="ignore"):
+        for number in numbers:
+            state = mix(state + np.asarray([number], np.uint64) + _STEP)
+    return int(state[0] >> np.uint64(1))
+
+
+@njit(cache=True, nogil=True)
+def word(key: int, number: int) -> np.uint64:
+    """Return the word of a number under a key of :func:`key_of`: :func:`mix`, for kernels."""
+    state = np.uint64(key) + (np.uint64(number) + np.uint64(1)) * _STEP
+    state = (state ^ (state >> np.uint64(30))) * _FIRST
+    state = (state ^ (state >> np.uint64(27))) * _SECOND
+    return state ^ (state >> np.uint64(31))
+
+
+@njit(cache=True, nogil=True)
+def below(bits: np.uint64, n: int) -> int:
+    """Turn the upper half of a word into a whole number from 0 to n - 1, n below 2**31."""
+    return int(((bits >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
+
+
 def cell_words(
     rows: NDArray[np.int32],
     columns: NDArray[np.int32],

@@ -32,6 +32,7 @@ INIT_SCALE = 0.1
 class _Alternating(Model):
     """What both objectives share: alternate half-sweeps over row blocks of the store."""
 
+    iterates: ClassVar[bool] = True
     factors: int
     regularization: float
     iterations: int

@@ -43,6 +43,8 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
     name: ClassVar[str]
     predicts_values: ClassVar[bool] = False
     """Whether scores are on the scale of the stored values, so that RMSE means something."""
+    iterates: ClassVar[bool] = False
+    """Whether it is fitted in iterations that :class:`dasrec.Training` watches and stops."""
 
     user_ids_: Vocabulary
     item_ids_: Vocabulary
