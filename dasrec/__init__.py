@@ -22,7 +22,7 @@ from dasrec.interop import (
     to_coo,
 )
 from dasrec.memory import share_heap
-from dasrec.models import ALS, SGD, Biases, ImplicitALS, Model, Popular, load_model
+from dasrec.models import ALS, BPR, SGD, WARP, Biases, ImplicitALS, Model, Popular, load_model
 from dasrec.normalise import BM25, Binarise, Centre, Clip, Log1p, TfIdf, TimeDecay, ZScore
 from dasrec.plan import plan_ingest
 from dasrec.recommend import recommend_all
@@ -47,7 +47,9 @@ share_heap()  # before threads are started that would have heaps of their own
 __all__ = [
     "ALS",
     "BM25",
+    "BPR",
     "SGD",
+    "WARP",
     "Biases",
     "Binarise",
     "BudgetError",

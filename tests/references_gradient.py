@@ -38,3 +38,32 @@ def explicit_descent(
             users[row, k] += rate * (error - shrink * x[k])
             items[column, k] += rate * (error - shrink * y[k])
     return users, items, total
+
+
+def pair_loss(x: Doubles, y: Doubles, z: Doubles, regularization: float) -> float:
+    """Return what a step of BPR goes down; the last number of y and z is a bias."""
+    difference = x[:-1] @ (y[:-1] - z[:-1]) + y[-1] - z[-1]
+    squares = (x[:-1] ** 2).sum() + (y**2).sum() + (z**2).sum()
+    return float(np.log1p(np.exp(-difference)) + regularization / 2 * squares)
+
+
+def top_loss(x: Doubles, y: Doubles, z: Doubles, regularization: float, rank: int) -> float:
+    """Return what a step of WARP goes down, for an item of a rank."""
+    near = 1 - x[:-1] @ (y[:-1] - z[:-1]) - y[-1] + z[-1]
+    squares = (x[:-1] ** 2).sum() + (y**2).sum() + (z**2).sum()
+    weight = sum(1 / r for r in range(1, rank + 1))
+    return float(weight * max(0.0, near) + regularization / 2 * squares)
+
+
+def step_down(loss: Any, vectors: Sequence[Doubles], rate: float) -> list[Doubles]:
+    """Move all vectors at once against the gradient of a loss, by central differences."""
+    moved = [each.copy() for each in vectors]
+    for which, vector in enumerate(vectors):
+        for place in range(len(vector)):
+            ends = []
+            for nudge in (1e-6, -1e-6):
+                shifted = [each.copy() for each in vectors]
+                shifted[which][place] += nudge
+                ends.append(loss(*shifted))
+            moved[which][place] -= rate * (ends[0] - ends[1]) / 2e-6
+    return moved

@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 import dasrec
-from dasrec import ALS, SGD, Biases, ImplicitALS, InputError, Interactions, Model, Popular
+from dasrec import (
+    ALS,
+    BPR,
+    SGD,
+    WARP,
+    Biases,
+    ImplicitALS,
+    InputError,
+    Interactions,
+    Model,
+    Popular,
+)
 from dasrec.testing import ModelSuite, StoreSuite, expect, planted_matrix
 from dasrec.typing import Floats, Rng
 
@@ -40,6 +51,20 @@ class TestSGD(ModelSuite):
 
     def make(self, *, rng: Rng) -> Model:
         return SGD(factors=4, iterations=30, learning_rate=0.05, rng=rng)
+
+
+class TestBPR(ModelSuite):
+    cut_tolerance = 0
+
+    def make(self, *, rng: Rng) -> Model:
+        return BPR(factors=8, iterations=40, rng=rng)
+
+
+class TestWARP(ModelSuite):
+    cut_tolerance = 0
+
+    def make(self, *, rng: Rng) -> Model:
+        return WARP(factors=8, iterations=40, learning_rate=0.05, rng=rng)
 
 
 class TestPopular(ModelSuite):

@@ -47,6 +47,7 @@ _CONTROLS = ("memory", "time_limit", "log", "monitor", "patience", "checkpoint",
 @_parameter("--learning-rate", type=float, help="Length of the first steps of gradient descent.")
 @_parameter("--schedule", help="Of the learning rate: constant, inverse, or bold.")
 @_parameter("--decay", type=float, help="How fast the inverse schedule falls.")
+@_parameter("--negatives", help="How bpr draws items not seen: uniform, popular, or hard.")
 @_control("--memory", metavar="SIZE", help=MEMORY_HELP)
 @_control("--time-limit", metavar="TIME", help="Begin no iteration past it: seconds, or 10min.")
 @_control("--log", metavar="FILE", help="Append each iteration as a line of JSON.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -33,18 +35,18 @@ def key_of(*numbers: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def word(key: int, number: int) -> np.uint64:
-    """Return the word of a number under a key of :func:`key_of`: :func:`mix`, for kernels."""
+def word(key: int, number: int) -> Any:
+    """Return 63 bits of a number under a key of :func:`key_of`, another key: for kernels."""
     state = np.uint64(key) + (np.uint64(number) + np.uint64(1)) * _STEP
     state = (state ^ (state >> np.uint64(30))) * _FIRST
     state = (state ^ (state >> np.uint64(27))) * _SECOND
-    return state ^ (state >> np.uint64(31))
+    return np.int64((state ^ (state >> np.uint64(31))) >> np.uint64(1))
 
 
 @njit(cache=True, nogil=True)
-def below(bits: np.uint64, n: int) -> int:
-    """Turn the upper half of a word into a whole number from 0 to n - 1, n below 2**31."""
-    return int(((bits >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
+def below(bits: int, n: int) -> Any:
+    """Turn the upper 32 bits of a word into a whole number from 0 to n - 1, n below 2**31."""
+    return (bits >> 31) * n >> 32
 
 
 def cell_words(

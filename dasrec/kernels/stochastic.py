@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -42,17 +42,17 @@ class Rule(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def _gcd(a: int, b: int) -> int:
+def _gcd(a: int, b: int) -> Any:
     while b:
         a, b = b, a % b
     return a
 
 
 @njit(cache=True, nogil=True)
-def _order(n: int, key: int, group: int) -> tuple[int, int, int, int]:
+def _order(n: int, key: int, group: int) -> Any:
     """Draw where a group of n cells begins, the strides of its tiles, and how high the last is."""
     rest = n % _TILE
-    last = max(1, rest // 3 + below(word(key, 3 * group), rest // 3 + 1))
+    last: Any = max(1, rest // 3 + below(word(key, 3 * group), rest // 3 + 1))
     while _gcd(last, rest) > 1:  # else its multiples would not visit all places
         last += 1
     stride = _TILE // 3 + below(word(key, 3 * group + 1), _TILE // 3) | 1

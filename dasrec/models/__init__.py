@@ -10,14 +10,26 @@ from dasrec.models.als import ALS, ImplicitALS
 from dasrec.models.base import Model
 from dasrec.models.biases import Biases
 from dasrec.models.popular import Popular
+from dasrec.models.ranking import BPR, WARP
 from dasrec.models.sgd import SGD
 from dasrec.schema import MODEL_KIND
 
 MODELS: dict[str, type[Model]] = {
-    model.name: model for model in (ALS, ImplicitALS, SGD, Biases, Popular)
+    model.name: model for model in (ALS, ImplicitALS, SGD, BPR, WARP, Biases, Popular)
 }
 
-__all__ = ["ALS", "MODELS", "SGD", "Biases", "ImplicitALS", "Model", "Popular", "load_model"]
+__all__ = [
+    "ALS",
+    "BPR",
+    "MODELS",
+    "SGD",
+    "WARP",
+    "Biases",
+    "ImplicitALS",
+    "Model",
+    "Popular",
+    "load_model",
+]
 
 
 def load_model(url: str | os.PathLike[str]) -> Model:

@@ -29,7 +29,7 @@ INIT_SCALE = 0.1
 """Standard deviation of the length of an initial vector."""
 
 _HALVINGS = 30
-_WORSE = 2.0  # times the loss before: what steps of a sensible length never make of it
+_WORSE = 2.0  # times the loss without factors: steps of a sensible length never make it that
 _UP, _DOWN = 1.05, 0.5  # of the bold driver
 
 
@@ -103,9 +103,9 @@ class Stratified(Model):
         history: list[Record],
         number: int,
     ) -> tuple[State, Record]:
-        """Go through all cells once; should that make it much worse, again with half the step."""
+        """Go through all cells once; again with half the step should it diverge."""
         start, rate = time.perf_counter(), self._next_rate(history)
-        limit = _WORSE * max(self._start_loss(strata), history[-1]["loss"] if history else 0.0)
+        limit = _WORSE * self._start_loss(strata)
         for _ in range(_HALVINGS):
             users = state[0].copy()
             rule = self._rule(rate)
