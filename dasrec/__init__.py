@@ -22,7 +22,19 @@ from dasrec.interop import (
     to_coo,
 )
 from dasrec.memory import share_heap
-from dasrec.models import ALS, BPR, SGD, WARP, Biases, ImplicitALS, Model, Popular, load_model
+from dasrec.models import (
+    ALS,
+    BPR,
+    SGD,
+    WARP,
+    Biases,
+    GradientDescent,
+    ImplicitALS,
+    Model,
+    Popular,
+    SVDpp,
+    load_model,
+)
 from dasrec.normalise import BM25, Binarise, Centre, Clip, Log1p, TfIdf, TimeDecay, ZScore
 from dasrec.plan import plan_ingest
 from dasrec.recommend import recommend_all
@@ -59,6 +71,7 @@ __all__ = [
     "DataUnavailableError",
     "DiskError",
     "Events",
+    "GradientDescent",
     "ImplicitALS",
     "InputError",
     "Interactions",
@@ -66,6 +79,7 @@ __all__ = [
     "MismatchError",
     "Model",
     "Popular",
+    "SVDpp",
     "Split",
     "StoreError",
     "TfIdf",

@@ -78,7 +78,7 @@ class BlockCache:
     ) -> CsrBlock:
         """Return a block of a view, decoded."""
         found: CsrBlock = self.get(
-            (side, rows[0]), partial(view.read_rows, side, *rows), fit=fit, limit=limit
+            (side, *rows), partial(view.read_rows, side, *rows), fit=fit, limit=limit
         )
         return found
 

@@ -59,7 +59,7 @@ SHARED = {
     "kernels": ("csr", "hashing", "vectors"),
     "readers": ("base",),
     "normalise": ("base",),
-    "models": ("base", "stratified"),
+    "models": ("base", "stratified", "sgd"),
     "cli": ("options",),
 }
 

@@ -14,11 +14,13 @@ from dasrec import (
     SGD,
     WARP,
     Biases,
+    GradientDescent,
     ImplicitALS,
     InputError,
     Interactions,
     Model,
     Popular,
+    SVDpp,
 )
 from dasrec.testing import ModelSuite, StoreSuite, expect, planted_matrix
 from dasrec.typing import Floats, Rng
@@ -53,6 +55,14 @@ class TestSGD(ModelSuite):
         return SGD(factors=4, iterations=30, learning_rate=0.05, rng=rng)
 
 
+class TestSVDpp(ModelSuite):
+    # how far y goes is a sum over blocks
+    cut_tolerance = 1e-4
+
+    def make(self, *, rng: Rng) -> Model:
+        return SVDpp(factors=4, iterations=30, learning_rate=0.05, rng=rng)
+
+
 class TestBPR(ModelSuite):
     cut_tolerance = 0
 
@@ -65,6 +75,13 @@ class TestWARP(ModelSuite):
 
     def make(self, *, rng: Rng) -> Model:
         return WARP(factors=8, iterations=40, learning_rate=0.05, rng=rng)
+
+
+class TestGradientDescent(ModelSuite):
+    cut_tolerance = 0
+
+    def make(self, *, rng: Rng) -> Model:
+        return GradientDescent(factors=4, iterations=60, learning_rate=0.005, rng=rng)
 
 
 class TestPopular(ModelSuite):

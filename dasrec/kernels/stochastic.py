@@ -32,6 +32,7 @@ class Rule(NamedTuple):
     regularization : float32: of both vectors, at each cell
     offset : float32: what is predicted without any vector
     biased : bool: whether biases are learned
+    centred : bool: whether users are drawn towards k numbers that follow their biases, not to zero
     """
 
     factors: int
@@ -39,6 +40,7 @@ class Rule(NamedTuple):
     regularization: np.float32
     offset: np.float32
     biased: bool
+    centred: bool = False
 
 
 @njit(cache=True, nogil=True)
@@ -165,6 +167,9 @@ def descend_cells(cells: Cells, users: Floats, items: Floats, rule: Rule) -> flo
             before = x[p]
             x[p] = shrink * before + step * y[p]
             y[p] = shrink * y[p] + step * before
+        if rule.centred:
+            for p in range(k):
+                x[p] += (np.float32(1) - shrink) * x[k + 1 + p]
         if rule.biased:
             x[k] = shrink * x[k] + step
             y[k] = shrink * y[k] + step

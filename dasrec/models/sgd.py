@@ -139,29 +139,32 @@ class SGD(Stratified):
 
     def _keep(self, users: Floats, items: Floats) -> None:
         super()._keep(users, items)
-        self.user_biases_ = label(users[:, -1], USER)
+        self.user_biases_ = label(users[:, self.factors], USER)
 
     def scoring_vectors(self) -> tuple[Floats, Floats]:
         """Return (p, b_u + m, 1) and (q, 1, b_i)."""
-        users, items = self._state()
-        ones = np.ones((len(items), 1), np.float32)
-        return self._with_mean(users), np.column_stack([items[:, :-1], ones, items[:, -1:]])
+        users = np.column_stack([self.user_factors_.values, self.user_biases_.values])
+        items, biases = self.item_factors_.values, self.item_biases_.values
+        return self._with_mean(users), np.column_stack([items, np.ones_like(biases), biases])
 
     def fold_in(self, interactions: Interactions) -> Floats:
         """Solve every user's vector and bias from these interactions exactly, items held fixed."""
         self.check_belongs(interactions)
-        _, items = self._state()
+        return self._with_mean(sweep(interactions, USER_ITEMS, self._half()).vectors)
+
+    def _half(self) -> Half:
+        """Describe what a user's vector and bias minimise."""
+        items = self.item_factors_.values
         ones = np.full((len(items), 1), self.biases, np.float32)
-        half = Half(
-            vectors=np.column_stack([items[:, :-1], ones]),
-            base=np.zeros(items.shape[1], np.float32),
+        return Half(
+            vectors=np.column_stack([items, ones]),
+            base=np.zeros(self.factors + 1, np.float32),
             rotation=None,
-            offsets=items[:, -1] + self.mean_.values,
+            offsets=self.item_biases_.values + self.mean_.values,
             scale=self.regularization,
             shift=0.0,
             exponent=1.0,
         )
-        return self._with_mean(sweep(interactions, USER_ITEMS, half).vectors)
 
     def _with_mean(self, users: Floats) -> Floats:
         biases = users[:, -1:] + self.mean_.values

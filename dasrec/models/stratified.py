@@ -59,7 +59,7 @@ class Stratified(Model):
         check_number(self.decay, name="decay", least=0)
 
     def _learn(self, interactions: Interactions, training: Training) -> None:
-        plan = plan_epochs(interactions, width=self.factors + 1, memory=training.memory)
+        plan = plan_epochs(interactions, width=self._width(), memory=training.memory)
         course = Course(training, self.name, self.iterations)
         before = self.resumed(interactions, training)
         seed = int(before.seed_) if before else seed_of(self.rng)
@@ -113,6 +113,7 @@ class Stratified(Model):
                 interactions, strata, type(self)._step, (users, state[1]), rule, number
             )
             if loss < limit and np.isfinite(users).all() and np.isfinite(items).all():
+                items = self._close(interactions, strata, users, items)
                 seconds = time.perf_counter() - start
                 facts = self._facts(strata, (users, items), loss)
                 return (users, items), {**facts, "learning_rate": rate, "seconds": seconds}
@@ -144,16 +145,27 @@ class Stratified(Model):
     def _prepare(self, interactions: Interactions, strata: Strata) -> None:
         """Learn what does not change from one epoch to the next."""
 
+    def _close(
+        self, interactions: Interactions, strata: Strata, users: Floats, items: Floats
+    ) -> Floats:
+        """Do what comes after an epoch: change the users in place, return the items."""
+        del interactions, strata, users
+        return items
+
+    def _width(self) -> int:
+        """Return how many numbers a row of the state has."""
+        return self.factors + 1
+
     def _first(self, strata: Strata) -> State:
         """Draw the first vectors; zeros for those without cells."""
         draw = np.random.default_rng(int(self.seed_))
         return self._draw(draw, strata.user_counts), self._draw(draw, strata.item_counts)
 
     def _draw(self, draw: np.random.Generator, counts: Any) -> Floats:
-        found = np.zeros((len(counts), self.factors + 1), np.float32)
+        found = np.zeros((len(counts), self._width()), np.float32)
         drawn = draw.standard_normal((len(counts), self.factors), np.float32)
         drawn *= np.float32(INIT_SCALE / np.sqrt(self.factors))
-        found[counts > 0, :-1] = drawn[counts > 0]
+        found[counts > 0, : self.factors] = drawn[counts > 0]
         return found
 
     @staticmethod
@@ -181,6 +193,7 @@ class Stratified(Model):
 
     def _keep(self, users: Floats, items: Floats) -> None:
         """Set the learned attributes from the last vectors."""
-        self.user_factors_ = label_factors(users[:, :-1], USER, self.user_ids_)
-        self.item_factors_ = label_factors(items[:, :-1], ITEM, self.item_ids_)
-        self.item_biases_ = label(items[:, -1], ITEM)
+        k = self.factors
+        self.user_factors_ = label_factors(users[:, :k], USER, self.user_ids_)
+        self.item_factors_ = label_factors(items[:, :k], ITEM, self.item_ids_)
+        self.item_biases_ = label(items[:, k], ITEM)
