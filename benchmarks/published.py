@@ -30,10 +30,12 @@ PUBLISHED_RMSE = {
     "Surprise, SVD++": (0.919, 0.721),
     "MyMediaLite, UserItemBaseline": (0.94192, 0.74503),
     "MyMediaLite, BiasedMF k=40": (0.91242, 0.72119),
+    "MyMediaLite, BiasedMF k=320": (0.91073, 0.72053),
 }
 PUBLISHED_RANKING = {
     "MyMediaLite, MostPopular": {"precision@5": 0.322, "map": 0.189},
     "MyMediaLite, UserKNN": {"precision@5": 0.525},
+    "MyMediaLite, BPRMF": {"precision@5": 0.475, "map": 0.305},
     "MyMediaLite, WRMF": {"precision@5": 0.556, "precision@10": 0.491, "map": 0.355, "ndcg": 0.705},
 }
 
@@ -50,7 +52,12 @@ def measure(model: dasrec.Model, splits: list[dasrec.Split], **options: Any) -> 
 def rating_prediction(store: dasrec.Interactions) -> dict[str, dict[str, float]]:
     """RMSE and MAE, 5-fold cross-validation at random."""
     splits = list(dasrec.split_folds(store, 5, rng=1))
-    models = {"dasrec, Biases": dasrec.Biases(), "dasrec, ALS": dasrec.ALS(rng=0)}
+    models = {
+        "dasrec, Biases": dasrec.Biases(),
+        "dasrec, ALS": dasrec.ALS(rng=0),
+        "dasrec, SGD": dasrec.SGD(rng=0),
+        "dasrec, SVDpp": dasrec.SVDpp(rng=0),
+    }
     return {name: measure(model, splits, metrics=["rmse", "mae"]) for name, model in models.items()}
 
 
@@ -70,6 +77,8 @@ def item_ranking(store: dasrec.Interactions, log: LogFiles) -> dict[str, dict[st
     for name, model in (
         ("dasrec, Popular", dasrec.Popular()),
         ("dasrec, ImplicitALS", dasrec.ImplicitALS(rng=0)),
+        ("dasrec, BPR", dasrec.BPR(rng=0)),
+        ("dasrec, WARP", dasrec.WARP(rng=0)),
     ):
         whole = store.n_items
         for where, part in (("u1", splits[:1]), ("mean of u1 to u5", splits)):
@@ -91,7 +100,11 @@ def check(ratings: dict[str, Any], ranking: dict[str, Any]) -> dict[str, bool]:
         "explicit ALS, 5-fold, RMSE at most 0.920": ratings["dasrec, ALS"]["rmse"] <= 0.920,
         "explicit ALS better than biases alone": ratings["dasrec, ALS"]["rmse"]
         < ratings["dasrec, Biases"]["rmse"],
+        "SGD, 5-fold, RMSE at most 0.912": ratings["dasrec, SGD"]["rmse"] <= 0.912,
+        "SVD++, 5-fold, RMSE at most 0.905": ratings["dasrec, SVDpp"]["rmse"] <= 0.905,
         "implicit ALS, u1, P@5 at least 0.54": implicit >= 0.54,
+        "BPR, u1, P@5 at least 0.47": ranking["dasrec, BPR, u1"]["precision@5"] >= 0.47,
+        "WARP, u1, P@5 at least 0.52": ranking["dasrec, WARP, u1"]["precision@5"] >= 0.52,
         "implicit ALS, u1, P@5 above popular by at least 0.2": implicit - popular >= 0.2,
         "popular, u1, P@5 as MyMediaLite publishes": abs(popular - 0.322) < 0.0005,
     }

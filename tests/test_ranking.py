@@ -15,6 +15,7 @@ from distributed import Client, get_task_stream
 import dasrec
 from dasrec import BPR, WARP, InputError, Interactions, Training
 from dasrec.testing import planted_matrix
+from tests.snippets import run_page
 
 Kind = type[BPR] | type[WARP]
 RATES: dict[Any, float] = {BPR: 0.1, WARP: 0.02}
@@ -148,3 +149,10 @@ def test_a_stopped_fit_goes_on_with_the_same_bits(
 def test_bad_parameters_are_refused(data: Interactions, model: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         model.fit(data)
+
+
+def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = run_page("gradient.md")
+    assert isinstance(names["model"], WARP)
+    assert "monitor" in names["model"].history_

@@ -141,7 +141,7 @@ def test_it_goes_to_the_minimum_that_als_finds(data: Interactions, *, biases: bo
 def test_without_step_or_factors_the_history_is_the_variance(data: Interactions) -> None:
     model = sgd(learning_rate=1e-12, iterations=1, regularization=0.0).fit(data)
     values = data.to_scipy().data.astype(np.float64)
-    loss = float(model.history_["loss"].item())
+    loss = float(model.history_["objective"].item())
     assert loss == pytest.approx(((values - values.mean()) ** 2).sum(), rel=0.01)
     assert float(model.history_["train_rmse"].item()) == pytest.approx(np.sqrt(loss / len(values)))
     assert float(model.mean_) == pytest.approx(values.mean())

@@ -40,7 +40,7 @@ class _Ranking(Stratified):
     def _facts(self, strata: Strata, state: State, loss: float) -> Record:
         del state
         n = int(strata.user_counts.sum())
-        return {"objective": loss, "loss": loss, "mean_loss": loss / n}
+        return {"objective": loss, "mean_loss": loss / n}
 
     def scoring_vectors(self) -> tuple[Floats, Floats]:
         """Return (x, 1) and (y, b), b the least of all for items that training did not have."""

@@ -54,9 +54,9 @@ class SGD(Stratified):
         Zeros for users and items without interactions.
     user_biases_, item_biases_ : xarray.DataArray, float32, dims (user), (item)
     mean_ : xarray.DataArray, float32, no dims
-    history_ : xarray.Dataset, dim (iteration): ``objective``, ``loss``, ``train_rmse``,
+    history_ : xarray.Dataset, dim (iteration): ``objective``, ``train_rmse``,
         ``learning_rate``, ``seconds``, and what a monitor found
-        The loss is of each cell before its step; the rest of the objective of the last vectors.
+        Errors are those of each cell before its step; the penalty is that of the last vectors.
 
     Notes
     -----
@@ -128,7 +128,6 @@ class SGD(Stratified):
         penalty = sum(float(n @ each) for n, each in zip(counts, squares, strict=True))
         return {
             "objective": loss + self.regularization * penalty,
-            "loss": loss,
             "train_rmse": float(np.sqrt(loss / strata.user_counts.sum())),
         }
 

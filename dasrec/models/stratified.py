@@ -182,7 +182,7 @@ class Stratified(Model):
         raise NotImplementedError
 
     def _facts(self, strata: Strata, state: State, loss: float) -> Record:
-        """Return what the history records of an epoch: ``objective`` and ``loss`` among it."""
+        """Return what the history records of an epoch: ``objective`` is among it."""
         raise NotImplementedError
 
     def _state(self) -> State:
