@@ -103,12 +103,12 @@ def fit_implicit(out: str, *, factors: int, epochs: int) -> dict[str, Any]:
 
 def fit_libmf(out: str, *, factors: int, epochs: int) -> dict[str, Any]:
     """Fit squared error, which LIBMF has without biases."""
-    import libmf
+    from libmf import mf
     from scipy import sparse
 
     train = sparse.load_npz(f"{out}/ratings.npz").tocoo()
     table = np.column_stack([train.row, train.col, train.data]).astype(np.float32)
-    model = libmf.mf.MF(
+    model = mf.MF(
         k=factors,
         nr_iters=epochs,
         nr_threads=common.available_cores(),
