@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -21,6 +23,30 @@ def mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
         state = (state ^ (state >> np.uint64(30))) * _FIRST
         state = (state ^ (state >> np.uint64(27))) * _SECOND
     return np.asarray(state ^ (state >> np.uint64(31)))
+
+
+def key_of(*numbers: int) -> int:
+    """Return 63 bits that change with each of some numbers: what keyed randomness starts from."""
+    state = np.zeros(1, np.uint64)
+    with np.errstate(over="ignore"):
+        for number in numbers:
+            state = mix(state + np.asarray([number], np.uint64) + _STEP)
+    return int(state[0] >> np.uint64(1))
+
+
+@njit(cache=True, nogil=True)
+def word(key: int, number: int) -> Any:
+    """Return 63 bits of a number under a key of :func:`key_of`, another key: for kernels."""
+    state = np.uint64(key) + (np.uint64(number) + np.uint64(1)) * _STEP
+    state = (state ^ (state >> np.uint64(30))) * _FIRST
+    state = (state ^ (state >> np.uint64(27))) * _SECOND
+    return np.int64((state ^ (state >> np.uint64(31))) >> np.uint64(1))
+
+
+@njit(cache=True, nogil=True)
+def below(bits: int, n: int) -> Any:
+    """Turn the upper 32 bits of a word into a whole number from 0 to n - 1, n below 2**31."""
+    return (bits >> 31) * n >> 32
 
 
 def cell_words(
