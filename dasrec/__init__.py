@@ -27,7 +27,19 @@ from dasrec.interop import (
 )
 from dasrec.medium import plan_fit
 from dasrec.memory import share_heap
-from dasrec.models import ALS, Biases, ImplicitALS, Model, Popular, load_model
+from dasrec.models import (
+    ALS,
+    BPR,
+    SGD,
+    WARP,
+    Biases,
+    GradientDescent,
+    ImplicitALS,
+    Model,
+    Popular,
+    SVDpp,
+    load_model,
+)
 from dasrec.normalise import BM25, Binarise, Centre, Clip, Log1p, TfIdf, TimeDecay, ZScore
 from dasrec.plan import plan_ingest
 from dasrec.recommend import recommend_all
@@ -63,6 +75,9 @@ share_heap()  # before threads are started that would have heaps of their own
 __all__ = [
     "ALS",
     "BM25",
+    "BPR",
+    "SGD",
+    "WARP",
     "Biases",
     "Binarise",
     "BudgetError",
@@ -73,6 +88,7 @@ __all__ = [
     "DiskError",
     "Events",
     "Features",
+    "GradientDescent",
     "ImplicitALS",
     "InputError",
     "Interactions",
@@ -82,6 +98,7 @@ __all__ = [
     "Model",
     "Popular",
     "RankingEstimator",
+    "SVDpp",
     "Sampled",
     "Scorer",
     "SearchResult",

@@ -122,6 +122,10 @@ def share(value: Any) -> Any:
     return value if client is None else Shared(client, value)
 
 
+class Outcome(int):
+    """Stands among the arguments of a task for what the task of this number returns."""
+
+
 def run(
     task: Task,
     arguments: Sequence[tuple[Any, ...]],
@@ -129,16 +133,19 @@ def run(
     name: str,
     progress: bool = True,
     at_once: int | None = None,
+    wanted: int = 0,
 ) -> list[Any]:
     """Run ``task(*a)`` for every ``a`` and return the results in order.
 
     Parameters
     ----------
     task : function of an importable module
-    arguments : one tuple a task; Dask collections and shared values in it are resolved
+    arguments : one tuple a task; Dask collections and shared values in it are resolved, and so is
+        an :class:`Outcome` of a task before it
     name : how the tasks read on the dashboard, for instance ``als-user-sweep``
     progress : whether to show a bar, once a run takes more than a second
     at_once : most tasks at a time without a client; by default as many as there are cores
+    wanted : of how many of the last tasks the results are returned; 0 for all
 
     Notes
     -----
@@ -147,18 +154,23 @@ def run(
     cancelled. Shared values that died with their workers are shared again, and all tasks repeated.
     """
     if _ALONE.get():
-        return [task(*each) for each in arguments]
+        found: list[Any] = []
+        for each in arguments:
+            found.append(task(*_resolved(each, found)))
+        return found[-wanted:]
     bar = tqdm(
         total=len(arguments), desc=name, delay=1, disable=None if progress else True, leave=False
     )
     with bar, ONE_BLAS_THREAD:
         client = active_client()
         if client is None:
-            return _run_here(*_delayed(task, arguments, name), bar, at_once or CPU_COUNT)
+            tasks, label = _delayed(task, arguments, name)
+            return _run_here(tasks[-wanted:], label, bar, at_once or CPU_COUNT)
         shared = {id(a): a for each in arguments for a in each if isinstance(a, Shared)}
         for left in reversed(range(_TRIES)):
             try:
-                return _run_on(client, *_delayed(task, arguments, name), bar)
+                tasks, label = _delayed(task, arguments, name)
+                return _run_on(client, tasks[-wanted:], label, bar)
             except CancelledError:
                 if not (left and shared):
                     raise
@@ -174,14 +186,17 @@ def _delayed(
 ) -> tuple[list[Delayed], str]:
     """Describe the tasks, and return what their keys begin with."""
     label = f"{name}-{files.token()}"
-    # the number comes last: the dashboard groups tasks by what stands before it
-    tasks = [
-        delayed(task, pure=False, traverse=False)(
-            *[a.future if isinstance(a, Shared) else a for a in each], dask_key_name=f"{label}-{i}"
-        )
-        for i, each in enumerate(arguments)
-    ]
+    call, tasks = delayed(task, pure=False, traverse=False), list[Delayed]()
+    for i, each in enumerate(arguments):
+        # the number comes last: the dashboard groups tasks by what stands before it
+        tasks.append(call(*_resolved(each, tasks), dask_key_name=f"{label}-{i}"))
     return tasks, label
+
+
+def _resolved(arguments: tuple[Any, ...], before: Sequence[Any]) -> list[Any]:
+    """Put in what is shared, and what the tasks before return."""
+    known = [before[one] if isinstance(one, Outcome) else one for one in arguments]
+    return [one.future if isinstance(one, Shared) else one for one in known]
 
 
 def _run_here(tasks: list[Delayed], label: str, bar: Any, at_once: int) -> list[Any]:

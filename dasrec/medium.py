@@ -6,10 +6,12 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 from dask.tokenize import tokenize
 
 from dasrec import blocks, files
@@ -26,33 +28,43 @@ logger = logging.getLogger(__name__)
 
 
 class BlockCache:
-    """Decoded blocks of one view, those read first, as many as fit into some bytes."""
+    """Blocks of one view, those made first, as many as fit into some bytes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._fit = ""
-        self._blocks: dict[tuple[Side, int], CsrBlock] = {}
+        self._blocks: dict[Any, tuple[Any, ...]] = {}
         self._left = 0
 
     def read(
         self, view: Interactions, side: Side, rows: tuple[int, int], *, fit: str, limit: int
     ) -> CsrBlock:
-        """Return a block of a view; another ``fit`` than the last begins anew."""
+        """Return a block of a view, decoded."""
+        found: CsrBlock = self.get(
+            (side, *rows), partial(view.read_rows, side, *rows), fit=fit, limit=limit
+        )
+        return found
+
+    def get(self, key: Any, make: Callable[[], Any], *, fit: str, limit: int) -> Any:
+        """Return the tuple of a key, made if it is not kept; another ``fit`` begins anew.
+
+        Its arrays count as what it takes.
+        """
         if not limit:
-            return view.read_rows(side, *rows)
+            return make()
         with self._lock:
             if fit != self._fit:
                 self._fit, self._left = fit, limit
                 self._blocks.clear()
-            found = self._blocks.get((side, rows[0]))
+            found = self._blocks.get(key)
         if found is None:
-            found = view.read_rows(side, *rows)
-            size = sum(part.nbytes for part in found[:3])
+            found = make()
+            size = sum(part.nbytes for part in found if isinstance(part, np.ndarray))
             with self._lock:
                 # what is there stays: to put out the oldest would put out all, since each sweep
                 # goes through them in the same order
                 if fit == self._fit and size <= self._left:
-                    self._blocks[side, rows[0]] = found
+                    self._blocks[key] = found
                     self._left -= size
         return found
 

@@ -16,7 +16,7 @@ from dasrec.checks import check_count, seed_of
 from dasrec.errors import InputError
 from dasrec.interactions import Interactions
 from dasrec.kernels.csr import indptr_of, rows_of
-from dasrec.kernels.hashing import draw_others, key_of
+from dasrec.kernels.hashing import draw_others, seed_word
 from dasrec.kernels.listing import Catalogue, by_length
 from dasrec.kernels.topk import score_cells, select_cells, select_rows
 from dasrec.lists import Rows, read_lists, unseen
@@ -190,7 +190,7 @@ class Among:
 
     def rank_among(self, users: Ints, n: int, seen: Rows, truth: Rows) -> Ints:
         """Return the lists, int32, shape (m, n)."""
-        key = key_of(self.seed)
+        key = seed_word(self.seed)
         indptr, others = draw_others(key, users, seen, truth, self.n_items, self.negatives)
         rows = np.concatenate([rows_of(truth[0]), rows_of(indptr)])
         items = np.concatenate([truth[1], others])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import os
 import pickle
 import signal
@@ -366,3 +367,30 @@ def test_a_task_of_a_cluster_may_have_block_tasks_of_its_own(cluster_client: Cli
     with cluster_client.as_current():
         found = blocks.run(outer, [(n,) for n in range(6)], name="outer")
     assert found == [[n, 2 * n] for n in range(6)]
+
+
+# -- tasks that wait for others --------------------------------------------------------------------
+
+
+def sums(**options: Any) -> list[Any]:
+    """Run Fibonacci's: each task waits for the two before it."""
+    later = [(blocks.Outcome(i), blocks.Outcome(i + 1)) for i in range(6)]
+    return blocks.run(operator.add, [(1, 0), (0, 1), *later], name="sum", **options)
+
+
+def test_a_task_takes_what_others_return() -> None:
+    assert sums() == [1, 1, 2, 3, 5, 8, 13, 21]
+    assert sums(wanted=2) == [13, 21]
+
+
+def test_alone_a_task_takes_what_those_before_have_returned() -> None:
+    with blocks.alone():
+        assert sums() == [1, 1, 2, 3, 5, 8, 13, 21]
+        assert sums(wanted=2) == [13, 21]
+
+
+@pytest.mark.slow
+def test_a_task_takes_what_others_return_on_a_cluster(cluster_client: Any) -> None:
+    assert sums(wanted=3) == [8, 13, 21]
+    shared = (blocks.share(2), blocks.share(3))
+    assert blocks.run(operator.add, [shared, (1, blocks.Outcome(0))], name="sum", wanted=1) == [6]

@@ -86,7 +86,9 @@ def test_evaluate_takes_names_and_a_convention(made: Path) -> None:
     assert "compat is 'spark'; expected one of: implicit, lenskit" in odd.output
 
 
-@pytest.mark.parametrize("kind", ["als", "implicit-als", "popular"])
+@pytest.mark.parametrize(
+    "kind", ["als", "implicit-als", "sgd", "svdpp", "bpr", "warp", "gd", "popular"]
+)
 @pytest.mark.parametrize("split", ["time:0.2", "any:1", "last:1", "users:0.1,users:0.1"])
 def test_all_models_on_all_splits(made: Path, tmp_path: Path, kind: str, split: str) -> None:
     small = [] if kind == "popular" else ["--factors", 3, "--iterations", 2]
@@ -464,6 +466,19 @@ def test_options_of_fit_that_make_no_sense_are_refused(
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert not any(tmp_path.iterdir())
+
+
+def test_fit_gives_the_model_its_steps(made: Path, tmp_path: Path) -> None:
+    options = ["--learning-rate", 0.02, "--schedule", "bold", "--negatives", "popular"]
+    small = ["--factors", 3, "--iterations", 2, "--seed", 1]
+    good("fit", made / "store", tmp_path / "m", "--model", "bpr", *small, *options)
+    model = dasrec.load_model(tmp_path / "m")
+    assert isinstance(model, dasrec.BPR)
+    assert (model.learning_rate, model.schedule, model.negatives) == (0.02, "bold", "popular")
+    checkpoint = ["--checkpoint", tmp_path / "kept", "--resume"]
+    again = ["fit", made / "store", tmp_path / "n", "--model", "sgd", *small, "--decay", 0.5]
+    assert len(good(*again, *checkpoint)["objective"]) == 2
+    assert run(*again, "--schedule", "wild", "--overwrite").exit_code == 1
 
 
 @pytest.mark.parametrize("kind", ["popular", "biases"])

@@ -15,9 +15,9 @@ from dasrec.kernels.hashing import (
     cell_uniform,
     cell_words,
     draw_others,
-    key_of,
     mix,
     number_ids,
+    seed_word,
 )
 from tests import references
 from tests.strategies import sparse_matrices
@@ -177,7 +177,7 @@ def test_draws_of_other_items_are_those_of_the_twin(
     n_items = max(seen.shape[1], truth.shape[1])
     users = np.array([7, 0, 2**31 - 2], np.int32)
     taken = [a | b for a, b in zip(*map(references.rows_as_sets, (seen, truth)), strict=True)]
-    indptr, items = draw_others(key_of(seed), users, rows_of(seen), rows_of(truth), n_items, n)
+    indptr, items = draw_others(seed_word(seed), users, rows_of(seen), rows_of(truth), n_items, n)
     assert (indptr.dtype, items.dtype) == (np.int64, np.int32)
     found = [items[a:b].tolist() for a, b in pairwise(indptr)]
     assert found == [
@@ -185,14 +185,14 @@ def test_draws_of_other_items_are_those_of_the_twin(
         for user, some in zip(users.tolist(), taken, strict=True)
     ]
     alone: Any = (rows_of(each[[1]]) for each in (seen, truth))
-    assert draw_others(key_of(seed), users[[1]], *alone, n_items, n)[1].tolist() == found[1]
+    assert draw_others(seed_word(seed), users[[1]], *alone, n_items, n)[1].tolist() == found[1]
 
 
 def test_draws_of_other_items_are_even() -> None:
     users = np.arange(20_000, dtype=np.int32)
     nothing = np.zeros(len(users) + 1, np.int64), np.empty(0, np.int32)
     some = np.arange(len(users) + 1), np.full(len(users), 3, np.int32)
-    _, items = draw_others(key_of(1), users, nothing, some, 10, 4)
+    _, items = draw_others(seed_word(1), users, nothing, some, 10, 4)
     counts = np.bincount(items, minlength=10)
     assert counts[3] == 0
     assert stats.chisquare(np.delete(counts, 3)).pvalue > LEAST_P

@@ -37,7 +37,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("upkeep", "interop"),
     ("split", "normalise"),
     ("factors", "medium", "training"),
-    ("sweeps",),
+    ("sweeps", "strata"),
     ("priors",),
     ("lists",),
     ("models",),
@@ -61,11 +61,11 @@ ROW_OF = {room: number for number, row in enumerate(ROWS) for room in row}
 # The modules of each folder that its siblings may import, one of these only those before it; the
 # folder's __init__ may import all.
 SHARED = {
-    "kernels": ("csr", "rows"),
+    "kernels": ("csr", "hashing", "rows"),
     "readers": ("base",),
     "split": ("base",),
     "normalise": ("base",),
-    "models": ("base", "alternating"),
+    "models": ("base", "alternating", "stratified", "sgd"),
     "metrics": ("base",),
     "search": ("base",),
     "report": ("base",),
@@ -213,6 +213,7 @@ ALLOWED = [
     ("blocks", "import dask\nimport dask.array as da\nfrom dask import delayed"),
     ("kernels.solve", "import numba\nimport dasrec.kernels.csr\nfrom .csr import rows_of"),
     ("models.als", "from dasrec.models.base import Model\nfrom .base import label"),
+    ("models.stratified", "from dasrec.models.base import Model"),
     ("models.als", "from dasrec.models import base\nfrom dasrec.kernels.solve import solve_rows"),
     ("evaluate", "from dasrec.models import ALS\nfrom dasrec.models.base import Model"),
     ("cli.stores", "import click\nimport dasrec\nfrom dasrec.cli.options import seed_option"),
@@ -237,6 +238,7 @@ FORBIDDEN = [
     ("models.als", "from dasrec.models import popular", "only base"),
     ("models.als", "from .popular import Popular", "only base"),
     ("models.base", "from dasrec.models.alternating import Alternating", "only base"),
+    ("models.base", "from dasrec.models.stratified import Stratified", "only base"),
     ("models.base", "from ..evaluate import evaluate", "imports evaluate"),
     ("blocks", "import dask.dataframe as dd", "its door is events"),
     ("blocks", "from dask import dataframe", "its door is events"),

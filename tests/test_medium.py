@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -125,6 +126,19 @@ def test_another_fit_begins_anew(data: Interactions, reads: list[tuple[Any, ...]
     assert kept_bytes(cache) == sum(part.nbytes for part in other[:3])
     cache.read(data, side, rows, fit="one", limit=LARGE)
     assert len(reads) == 3
+
+
+def test_what_is_made_of_blocks_is_kept_as_far_as_it_fits() -> None:
+    cache, made = BlockCache(), []
+
+    def make(key: str) -> tuple[Any, ...]:
+        made.append(key)
+        return np.zeros(10, np.int64), key
+
+    for key in ("one", "two", "one", "two"):
+        found = cache.get(key, partial(make, key), fit="fit", limit=100)
+        assert found[1] == key
+    assert made == ["one", "two", "two"]
 
 
 def test_what_is_cleared_is_read_again(data: Interactions, reads: list[tuple[Any, ...]]) -> None:

@@ -8,7 +8,20 @@ import numpy as np
 import pytest
 
 import dasrec
-from dasrec import ALS, Biases, ImplicitALS, InputError, Interactions, Model, Popular
+from dasrec import (
+    ALS,
+    BPR,
+    SGD,
+    WARP,
+    Biases,
+    GradientDescent,
+    ImplicitALS,
+    InputError,
+    Interactions,
+    Model,
+    Popular,
+    SVDpp,
+)
 from dasrec.testing import ModelSuite, StoreSuite, expect, planted_matrix
 from dasrec.typing import Floats, Rng
 
@@ -61,6 +74,42 @@ class TestNonNegativeALS(ModelSuite):
 
     def make(self, *, rng: Rng) -> Model:
         return ALS(factors=6, iterations=8, nonnegative=True, rng=rng)
+
+
+class TestSGD(ModelSuite):
+    cut_tolerance = 0
+
+    def make(self, *, rng: Rng) -> Model:
+        return SGD(factors=4, iterations=30, learning_rate=0.05, rng=rng)
+
+
+class TestSVDpp(ModelSuite):
+    # how far y goes is a sum over blocks
+    cut_tolerance = 1e-4
+
+    def make(self, *, rng: Rng) -> Model:
+        return SVDpp(factors=4, iterations=30, learning_rate=0.05, rng=rng)
+
+
+class TestBPR(ModelSuite):
+    cut_tolerance = 0
+
+    def make(self, *, rng: Rng) -> Model:
+        return BPR(factors=8, iterations=40, rng=rng)
+
+
+class TestWARP(ModelSuite):
+    cut_tolerance = 0
+
+    def make(self, *, rng: Rng) -> Model:
+        return WARP(factors=8, iterations=40, learning_rate=0.05, rng=rng)
+
+
+class TestGradientDescent(ModelSuite):
+    cut_tolerance = 0
+
+    def make(self, *, rng: Rng) -> Model:
+        return GradientDescent(factors=4, iterations=60, learning_rate=0.005, rng=rng)
 
 
 class TestPopular(ModelSuite):

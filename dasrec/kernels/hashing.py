@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -26,6 +28,35 @@ def mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return np.asarray(state ^ (state >> np.uint64(31)))
 
 
+def key_of(*numbers: int) -> int:
+    """Return 63 bits that change with each of some numbers: what keyed randomness starts from."""
+    state = np.zeros(1, np.uint64)
+    with np.errstate(over="ignore"):
+        for number in numbers:
+            state = mix(state + np.asarray([number], np.uint64) + _STEP)
+    return int(state[0] >> np.uint64(1))
+
+
+@njit(cache=True, nogil=True)
+def _mixed(state: np.uint64) -> np.uint64:
+    state = (state ^ (state >> np.uint64(30))) * _FIRST
+    state = (state ^ (state >> np.uint64(27))) * _SECOND
+    return state ^ (state >> np.uint64(31))
+
+
+@njit(cache=True, nogil=True)
+def word(key: int, number: int) -> Any:
+    """Return 63 bits of a number under a key of :func:`key_of`, another key: for kernels."""
+    state = np.uint64(key) + (np.uint64(number) + np.uint64(1)) * _STEP
+    return np.int64(_mixed(state) >> np.uint64(1))
+
+
+@njit(cache=True, nogil=True)
+def below(bits: int, n: int) -> Any:
+    """Turn the upper 32 bits of a word into a whole number from 0 to n - 1, n below 2**31."""
+    return (bits >> 31) * n >> 32
+
+
 def cell_words(
     rows: NDArray[np.int32],
     columns: NDArray[np.int32],
@@ -42,7 +73,7 @@ def cell_words(
     return state
 
 
-def key_of(seed: int) -> np.uint64:
+def seed_word(seed: int) -> np.uint64:
     """Return the word that stands for a seed."""
     with np.errstate(over="ignore"):
         return np.uint64(mix(np.asarray([seed], np.uint64) + _STEP)[0])
@@ -56,17 +87,10 @@ def cell_uniform(
     The number depends on nothing but ``seed`` and the cell itself.
     """
     with np.errstate(over="ignore"):
-        state = mix(key_of(seed) + (rows.astype(np.uint64) + np.uint64(1)) * _STEP)
+        state = mix(seed_word(seed) + (rows.astype(np.uint64) + np.uint64(1)) * _STEP)
         if columns is not None:
             state = mix(state + (columns.astype(np.uint64) + np.uint64(1)) * _STEP)
     return np.asarray((state >> np.uint64(11)) * 2.0**-53)
-
-
-@njit(cache=True, nogil=True)
-def _mixed(state: np.uint64) -> np.uint64:
-    state = (state ^ (state >> np.uint64(30))) * _FIRST
-    state = (state ^ (state >> np.uint64(27))) * _SECOND
-    return state ^ (state >> np.uint64(31))
 
 
 @njit(cache=True, nogil=True)
@@ -77,7 +101,7 @@ def draw_others(
 
     Parameters
     ----------
-    key : uint64, from :func:`key_of`
+    key : uint64, from :func:`seed_word`
     users : int32, shape (m,): numbers; nothing else about a user changes the draws
     taken, also : (indptr, indices), int64 and int32: one row a user
     n_items : int

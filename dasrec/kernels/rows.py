@@ -1,4 +1,4 @@
-"""What solvers of rows share: the factors of a row's cells, sums over them, and BLAS."""
+"""What kernels over rows of factors share: how they are fetched, sums over cells, and BLAS."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Sums = tuple[Floats, Floats, Floats, Floats]
 """Scratch for sums over a row: tile W, goal q, a system to factorise, W'W."""
 
 OVERFLOW = "numbers overflow float32; scale the values down, for instance to at most 1000"
-FAST = {"reassoc", "contract"}
+FAST = {"reassoc", "contract"}  # of the order of sums, so that vector instructions can be used
 TINY = float(np.finfo(np.float32).tiny)  # a gap below it cannot be divided by
 
 TILE = 512

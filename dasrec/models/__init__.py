@@ -9,14 +9,32 @@ from dasrec.errors import StoreError
 from dasrec.models.als import ALS, ImplicitALS
 from dasrec.models.base import Model
 from dasrec.models.biases import Biases
+from dasrec.models.descent import GradientDescent
 from dasrec.models.popular import Popular
+from dasrec.models.ranking import BPR, WARP
+from dasrec.models.sgd import SGD
+from dasrec.models.svdpp import SVDpp
 from dasrec.schema import MODEL_KIND
 
 MODELS: dict[str, type[Model]] = {
-    model.name: model for model in (ALS, ImplicitALS, Biases, Popular)
+    model.name: model
+    for model in (ALS, ImplicitALS, SGD, SVDpp, BPR, WARP, GradientDescent, Biases, Popular)
 }
 
-__all__ = ["ALS", "MODELS", "Biases", "ImplicitALS", "Model", "Popular", "load_model"]
+__all__ = [
+    "ALS",
+    "BPR",
+    "MODELS",
+    "SGD",
+    "WARP",
+    "Biases",
+    "GradientDescent",
+    "ImplicitALS",
+    "Model",
+    "Popular",
+    "SVDpp",
+    "load_model",
+]
 
 
 def load_model(url: str | os.PathLike[str]) -> Model:

@@ -1,0 +1,176 @@
+"""Ratings by stochastic gradient descent: squared error on stored cells, with biases."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import xarray as xr
+
+from dasrec.checks import check_choice
+from dasrec.factors import in_memory
+from dasrec.interactions import Interactions
+from dasrec.kernels.stochastic import Rule, descend_cells
+from dasrec.models.base import label
+from dasrec.models.stratified import INIT_SCALE, Schedule, State, Stratified
+from dasrec.schema import USER, USER_ITEMS
+from dasrec.strata import Strata, Stratum
+from dasrec.sweeps import Half, sweep
+from dasrec.training import Record
+from dasrec.typing import Floats, Rng, Side
+
+
+class SGD(Stratified):
+    """Predict ratings by stochastic gradient descent: what :class:`ALS` minimises, by other means.
+
+    Minimises
+
+        sum_stored (r_ui - m - b_u - b_i - p_u . q_i)^2
+        + regularization (sum_u n_u (|p_u|^2 + b_u^2) + the same for items)
+
+    with m the mean of the stored values and n the number of stored cells. A step at a stored cell
+    with error e moves p_u by ``learning_rate (e q_i - regularization p_u)``, and so on.
+
+    Parameters
+    ----------
+    factors : int
+        Length of the latent vectors.
+    regularization : float, >= 0
+    learning_rate : float, > 0
+        Of the first epoch. Too long a step is halved, with a warning in the log.
+    iterations : int
+        Epochs: each takes every stored cell once.
+    biases : bool
+        Whether users and items have biases; the mean is there anyway.
+    schedule : {"constant", "inverse", "bold"}
+        The learning rate of epoch t, from 0: the same; divided by ``1 + decay t``; or 5 % more when
+        the objective fell in the epoch before, half when it rose.
+    decay : float, >= 0
+    rng : int, numpy.random.Generator or None
+        Seed of the initial vectors and of the order of cells.
+
+    Attributes
+    ----------
+    user_factors_, item_factors_ : xarray.DataArray, float32, dims (user, factor), (item, factor)
+        Zeros for users and items without interactions.
+    user_biases_, item_biases_ : xarray.DataArray, float32, dims (user), (item)
+    mean_ : xarray.DataArray, float32, no dims
+    history_ : xarray.Dataset, dim (iteration): ``objective``, ``train_rmse``,
+        ``learning_rate``, ``seconds``, and what a monitor found
+        Errors are those of each cell before its step; the penalty is that of the last vectors.
+
+    Notes
+    -----
+    Cost of an epoch: see :func:`dasrec.kernels.stochastic.descend_cells`. Strata of users and items
+    run side by side, see :func:`dasrec.strata.run_epoch`. Koren, Bell and Volinsky, "Matrix
+    factorization techniques for recommender systems", Computer 42(8), 2009,
+    doi:10.1109/MC.2009.263.
+    """
+
+    name: ClassVar[str] = "sgd"
+    predicts_values: ClassVar[bool] = True
+    user_biases_: xr.DataArray
+    mean_: xr.DataArray
+    _start: float
+
+    def __init__(  # noqa: PLR0913 - all that can be tuned
+        self,
+        *,
+        factors: int = 64,
+        regularization: float = 0.08,
+        learning_rate: float = 0.03,
+        iterations: int = 40,
+        biases: bool = True,
+        schedule: Schedule = "inverse",
+        decay: float = 0.1,
+        rng: Rng = None,
+    ) -> None:
+        self.factors = factors
+        self.regularization = regularization
+        self.learning_rate = learning_rate
+        self.iterations = iterations
+        self.biases = biases
+        self.schedule = schedule
+        self.decay = decay
+        self.rng = rng
+
+    def _check(self) -> None:
+        super()._check()
+        check_choice(self.biases, name="biases", choices=(True, False))
+
+    def _prepare(self, interactions: Interactions, strata: Strata) -> None:
+        parts = interactions.map_blocks(_moments, USER_ITEMS, name="mean-block", progress=False)
+        n = int(strata.user_counts.sum())
+        mean = sum(part[0] for part in parts) / n
+        self._start = sum(part[1] for part in parts) - n * mean**2
+        self.mean_ = label(np.array(mean, np.float32))
+
+    def _start_loss(self, strata: Strata) -> float:
+        # what the first vectors do is no divergence, even where all values are the same
+        return self._start + INIT_SCALE**2 * float(strata.user_counts.sum())
+
+    @staticmethod
+    def _step(stratum: Stratum, users: Floats, items: Floats, rule: Any) -> float:
+        cells = (stratum.rows, stratum.columns, stratum.values)
+        return descend_cells(cells, users, items, rule)
+
+    def _rule(self, rate: float) -> Rule:
+        return Rule(
+            self.factors,
+            np.float32(rate),
+            np.float32(self.regularization),
+            np.float32(self.mean_),
+            bool(self.biases),
+        )
+
+    def _facts(self, strata: Strata, state: State, loss: float) -> Record:
+        squares = (np.square(each, dtype=np.float64).sum(axis=1) for each in state)
+        counts = (strata.user_counts, strata.item_counts)
+        penalty = sum(float(n @ each) for n, each in zip(counts, squares, strict=True))
+        return {
+            "objective": loss + self.regularization * penalty,
+            "train_rmse": float(np.sqrt(loss / strata.user_counts.sum())),
+        }
+
+    def _state(self) -> State:
+        users, items = super()._state()
+        users[:, -1] = self.user_biases_.values
+        return users, items
+
+    def _keep(self, users: Floats, items: Floats) -> None:
+        super()._keep(users, items)
+        self.user_biases_ = label(users[:, self.factors], USER)
+
+    def scoring_vectors(self) -> tuple[Floats, Floats]:
+        """Return (p, b_u + m, 1) and (q, 1, b_i)."""
+        users = np.column_stack([self.user_factors_.values, self.user_biases_.values])
+        items, biases = self.item_factors_.values, self.item_biases_.values
+        return self._with_mean(users), np.column_stack([items, np.ones_like(biases), biases])
+
+    def fold_in(self, interactions: Interactions) -> Floats:
+        """Solve every user's vector and bias from these interactions exactly, items held fixed."""
+        self.check_belongs(interactions)
+        return self._with_mean(in_memory(sweep(interactions, USER_ITEMS, self._half()).vectors))
+
+    def _half(self) -> Half:
+        """Describe what a user's vector and bias minimise."""
+        items = self.item_factors_.values
+        ones = np.full((len(items), 1), self.biases, np.float32)
+        return Half(
+            vectors=np.column_stack([items, ones]),
+            base=np.zeros(self.factors + 1, np.float32),
+            rotation=None,
+            offsets=self.item_biases_.values + self.mean_.values,
+            scale=self.regularization,
+            shift=0.0,
+            exponent=1.0,
+        )
+
+    def _with_mean(self, users: Floats) -> Floats:
+        biases = users[:, -1:] + self.mean_.values
+        return np.column_stack([users[:, :-1], biases, np.ones_like(biases)])
+
+
+def _moments(view: Interactions, side: Side, start: int, stop: int) -> tuple[float, float]:
+    data: Any = view.read_rows(side, start, stop).data.astype(np.float64)
+    return float(data.sum()), float(data @ data)

@@ -1,0 +1,197 @@
+"""What models share that go by stochastic gradient descent: epochs, steps, the state between."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import xarray as xr
+
+from dasrec.checks import check_choice, check_count, check_number, seed_of
+from dasrec.errors import InputError
+from dasrec.interactions import Interactions
+from dasrec.medium import CACHE
+from dasrec.models.base import Model, label, label_factors
+from dasrec.schema import ITEM, USER
+from dasrec.strata import DEALT, Strata, Stratum, cut_strata, plan_epochs, run_epoch
+from dasrec.training import Course, Record, Training
+from dasrec.typing import Floats, Rng
+
+logger = logging.getLogger(__name__)
+
+Schedule = Literal["constant", "inverse", "bold"]
+State = tuple[Floats, Floats]
+
+INIT_SCALE = 0.1
+"""Standard deviation of the length of an initial vector."""
+
+_HALVINGS = 30
+_WORSE = 2.0  # times the loss without factors: steps of a sensible length never make it that
+_UP, _DOWN = 1.05, 0.5  # of the bold driver
+
+
+class Stratified(Model):
+    """Epochs of stochastic gradient descent over strata; a vector is k factors and a bias."""
+
+    stepwise: ClassVar[bool] = True
+    factors: int
+    regularization: float
+    learning_rate: float
+    iterations: int
+    schedule: Schedule
+    decay: float
+    rng: Rng
+    user_factors_: xr.DataArray
+    item_factors_: xr.DataArray
+    item_biases_: xr.DataArray
+    seed_: xr.DataArray
+    history_: xr.Dataset
+
+    def _check(self) -> None:
+        check_count(self.factors, name="factors")
+        check_count(self.iterations, name="iterations")
+        check_number(self.regularization, name="regularization", least=0)
+        check_number(self.learning_rate, name="learning_rate", above=0)
+        check_choice(self.schedule, name="schedule", choices=("constant", "inverse", "bold"))
+        check_number(self.decay, name="decay", least=0)
+
+    def _learn(self, interactions: Interactions, training: Training) -> None:
+        plan = plan_epochs(interactions, width=self._width(), memory=training.memory)
+        course = Course(training, self.name, self.iterations)
+        before = self.resumed(interactions, training)
+        seed = int(before.seed_) if before else seed_of(self.rng)
+        self.seed_ = label(np.array(seed, np.int64))
+        # one half for decoded blocks, one for dealt ones
+        strata = cut_strata(interactions, seed=seed, cache_bytes=plan.cache_bytes // 2)
+        if not len(strata.known):
+            msg = "there are no interactions to learn from; choose a smaller test part"
+            raise InputError(msg)
+        self._prepare(interactions, strata)
+        state = self._first(strata)
+        if before:
+            course.restore(before.history_)
+            state = before._state()
+        best = self._best(training) or state
+        try:
+            for number in course:
+                state, facts = self._epoch(interactions, strata, state, course.history, number)
+                self._keep(*state)
+                if course.record(facts, self):
+                    best = state
+            course.finish(self)
+        finally:
+            CACHE.clear()
+            DEALT.clear()
+        self._keep(*best)
+        self.history_ = course.dataset()
+
+    def _best(self, training: Training) -> State | None:
+        """Return the best state so far of a fit that goes on, if it has been kept."""
+        place = training.best_place() if training.resume else None
+        found = self.open_saved(place) if place else None
+        return found._state() if found else None
+
+    def _epoch(
+        self,
+        interactions: Interactions,
+        strata: Strata,
+        state: State,
+        history: list[Record],
+        number: int,
+    ) -> tuple[State, Record]:
+        """Go through all cells once; again with half the step should it diverge."""
+        start, rate = time.perf_counter(), self._next_rate(history)
+        limit = _WORSE * self._start_loss(strata)
+        for _ in range(_HALVINGS):
+            users = state[0].copy()
+            rule = self._rule(rate)
+            items, loss = run_epoch(
+                interactions, strata, type(self)._step, (users, state[1]), rule, number
+            )
+            if loss < limit and np.isfinite(users).all() and np.isfinite(items).all():
+                items = self._close(interactions, strata, users, items)
+                seconds = time.perf_counter() - start
+                facts = self._facts(strata, (users, items), loss)
+                return (users, items), {**facts, "learning_rate": rate, "seconds": seconds}
+            logger.warning(
+                "%s diverges in iteration %d at a learning rate of %g; trying half of it",
+                self.name,
+                number + 1,
+                rate,
+            )
+            rate /= 2
+        msg = (
+            f"{self.name} diverges however short the steps are; scale the values down, for "
+            "instance to at most 1000"
+        )
+        raise InputError(msg)
+
+    def _next_rate(self, history: list[Record]) -> float:
+        """Return the learning rate of the next epoch, a function of the history alone."""
+        if not history:
+            return self.learning_rate
+        last = float(history[-1]["learning_rate"])
+        if self.schedule == "constant":
+            return last
+        if self.schedule == "inverse":
+            return last * (1 + self.decay * (len(history) - 1)) / (1 + self.decay * len(history))
+        fell = len(history) < 2 or history[-1]["objective"] < history[-2]["objective"]
+        return last * (_UP if fell else _DOWN)
+
+    def _prepare(self, interactions: Interactions, strata: Strata) -> None:
+        """Learn what does not change from one epoch to the next."""
+
+    def _close(
+        self, interactions: Interactions, strata: Strata, users: Floats, items: Floats
+    ) -> Floats:
+        """Do what comes after an epoch: change the users in place, return the items."""
+        del interactions, strata, users
+        return items
+
+    def _width(self) -> int:
+        """Return how many numbers a row of the state has."""
+        return self.factors + 1
+
+    def _first(self, strata: Strata) -> State:
+        """Draw the first vectors; zeros for those without cells."""
+        draw = np.random.default_rng(int(self.seed_))
+        return self._draw(draw, strata.user_counts), self._draw(draw, strata.item_counts)
+
+    def _draw(self, draw: np.random.Generator, counts: Any) -> Floats:
+        found = np.zeros((len(counts), self._width()), np.float32)
+        drawn = draw.standard_normal((len(counts), self.factors), np.float32)
+        drawn *= np.float32(INIT_SCALE / np.sqrt(self.factors))
+        found[counts > 0, : self.factors] = drawn[counts > 0]
+        return found
+
+    @staticmethod
+    def _step(stratum: Stratum, users: Floats, items: Floats, rule: Any) -> float:
+        """Take the steps of one stratum in place, and return the loss before them."""
+        raise NotImplementedError
+
+    def _start_loss(self, strata: Strata) -> float:
+        """Return the loss without any factors."""
+        raise NotImplementedError
+
+    def _rule(self, rate: float) -> Any:
+        """Return what a step takes."""
+        raise NotImplementedError
+
+    def _facts(self, strata: Strata, state: State, loss: float) -> Record:
+        """Return what the history records of an epoch: ``objective`` is among it."""
+        raise NotImplementedError
+
+    def _state(self) -> State:
+        """Return what an epoch starts from."""
+        items = np.column_stack([self.item_factors_.values, self.item_biases_.values])
+        users = self.user_factors_.values
+        return np.column_stack([users, np.zeros_like(users[:, :1])]), items
+
+    def _keep(self, users: Floats, items: Floats) -> None:
+        """Set the learned attributes from the last vectors."""
+        k = self.factors
+        self.user_factors_ = label_factors(users[:, :k], USER, self.user_ids_)
+        self.item_factors_ = label_factors(items[:, :k], ITEM, self.item_ids_)
+        self.item_biases_ = label(items[:, k], ITEM)

@@ -1,0 +1,69 @@
+"""Slow twins of gradient descent: plain loops, written from the formulas, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Doubles = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def explicit_loss(
+    error_of: tuple[float, float], x: Doubles, y: Doubles, regularization: float, *, biased: bool
+) -> float:
+    """Return what a step at one cell goes down: half a squared error, and half the squares."""
+    value, offset = error_of
+    both = x[:-1] @ y[:-1] + (x[-1] + y[-1] if biased else 0.0)
+    width = len(x) if biased else len(x) - 1
+    squares = (x[:width] ** 2).sum() + (y[:width] ** 2).sum()
+    return float((value - offset - both) ** 2 / 2 + regularization / 2 * squares)
+
+
+def explicit_descent(
+    cells: Sequence[tuple[int, int, float]], users: Doubles, items: Doubles, rule: Any
+) -> tuple[Doubles, Doubles, float]:
+    """Take the steps of :func:`dasrec.kernels.stochastic.descend_cells` one after the other."""
+    users, items, total = users.copy(), items.copy(), 0.0
+    k, rate, shrink = rule.factors, float(rule.rate), float(rule.regularization)
+    for row, column, value in cells:
+        x, y = users[row].copy(), items[column].copy()
+        error = value - float(rule.offset) - x[k] - y[k] - sum(x[p] * y[p] for p in range(k))
+        total += error**2
+        for p in range(k):
+            users[row, p] += rate * (error * y[p] - shrink * x[p])
+            items[column, p] += rate * (error * x[p] - shrink * y[p])
+        if rule.biased:
+            users[row, k] += rate * (error - shrink * x[k])
+            items[column, k] += rate * (error - shrink * y[k])
+    return users, items, total
+
+
+def pair_loss(x: Doubles, y: Doubles, z: Doubles, regularization: float) -> float:
+    """Return what a step of BPR goes down; the last number of y and z is a bias."""
+    difference = x[:-1] @ (y[:-1] - z[:-1]) + y[-1] - z[-1]
+    squares = (x[:-1] ** 2).sum() + (y**2).sum() + (z**2).sum()
+    return float(np.log1p(np.exp(-difference)) + regularization / 2 * squares)
+
+
+def top_loss(x: Doubles, y: Doubles, z: Doubles, regularization: float, rank: int) -> float:
+    """Return what a step of WARP goes down, for an item of a rank."""
+    near = 1 - x[:-1] @ (y[:-1] - z[:-1]) - y[-1] + z[-1]
+    squares = (x[:-1] ** 2).sum() + (y**2).sum() + (z**2).sum()
+    weight = sum(1 / r for r in range(1, rank + 1))
+    return float(weight * max(0.0, near) + regularization / 2 * squares)
+
+
+def step_down(loss: Any, vectors: Sequence[Doubles], rate: float) -> list[Doubles]:
+    """Move all vectors at once against the gradient of a loss, by central differences."""
+    moved = [each.copy() for each in vectors]
+    for which, vector in enumerate(vectors):
+        for place in range(len(vector)):
+            ends = []
+            for nudge in (1e-6, -1e-6):
+                shifted = [each.copy() for each in vectors]
+                shifted[which][place] += nudge
+                ends.append(loss(*shifted))
+            moved[which][place] -= rate * (ends[0] - ends[1]) / 2e-6
+    return moved
