@@ -34,7 +34,7 @@ demo: $(STAMP) ## Run the whole way on MovieLens 100K, or on a simulated log
 	@$(BIN)/dasrec demo $(ARGS)
 
 test: $(STAMP) ## Run the tests, but for the slow ones, in two processes
-	@$(BIN)/pytest -n 2 $(ARGS)
+	@$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 test-slow: $(STAMP) ## Run the slow tests only
 	@$(BIN)/pytest -m slow $(ARGS)

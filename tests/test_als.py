@@ -562,6 +562,7 @@ def on_cluster(kind: Kind, data: Interactions, client: Client) -> tuple[list[Any
     return found, {task["worker"] for task in sweeps}
 
 
+@pytest.mark.slow
 @BOTH
 def test_one_process_and_two_give_the_bits_of_threads(
     data: Interactions, cluster_client: Client, tmp_path: Path, kind: Kind

@@ -179,6 +179,7 @@ def test_where_workers_see_other_files_factors_are_sent(
     del cluster_client
 
 
+@pytest.mark.slow
 def test_the_death_of_all_workers_loses_nothing_that_lies_in_files(
     data: Interactions, tmp_path: Path
 ) -> None:
