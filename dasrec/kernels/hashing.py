@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-_STEP = np.uint64(0x9E3779B97F4A7C15)
+STEP = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
 
@@ -33,12 +33,13 @@ def key_of(*numbers: int) -> int:
     state = np.zeros(1, np.uint64)
     with np.errstate(over="ignore"):
         for number in numbers:
-            state = mix(state + np.asarray([number], np.uint64) + _STEP)
+            state = mix(state + np.asarray([number], np.uint64) + STEP)
     return int(state[0] >> np.uint64(1))
 
 
 @njit(cache=True, nogil=True)
-def _mixed(state: np.uint64) -> np.uint64:
+def mixed(state: np.uint64) -> np.uint64:
+    """Do to one word what :func:`mix` does to an array: for kernels."""
     state = (state ^ (state >> np.uint64(30))) * _FIRST
     state = (state ^ (state >> np.uint64(27))) * _SECOND
     return state ^ (state >> np.uint64(31))
@@ -47,8 +48,8 @@ def _mixed(state: np.uint64) -> np.uint64:
 @njit(cache=True, nogil=True)
 def word(key: int, number: int) -> Any:
     """Return 63 bits of a number under a key of :func:`key_of`, another key: for kernels."""
-    state = np.uint64(key) + (np.uint64(number) + np.uint64(1)) * _STEP
-    return np.int64(_mixed(state) >> np.uint64(1))
+    state = np.uint64(key) + (np.uint64(number) + np.uint64(1)) * STEP
+    return np.int64(mixed(state) >> np.uint64(1))
 
 
 @njit(cache=True, nogil=True)
@@ -65,8 +66,8 @@ def cell_words(
 ) -> NDArray[np.uint64]:
     """Return a word for each cell that changes with anything that the cell holds."""
     with np.errstate(over="ignore"):
-        state = mix((rows.astype(np.uint64) + np.uint64(1)) * _STEP)
-        state = mix(state + (columns.astype(np.uint64) + np.uint64(1)) * _STEP)
+        state = mix((rows.astype(np.uint64) + np.uint64(1)) * STEP)
+        state = mix(state + (columns.astype(np.uint64) + np.uint64(1)) * STEP)
         state = mix(state + values.view(np.uint32).astype(np.uint64))
         if timestamps is not None:
             state = mix(state + timestamps.view(np.uint64))
@@ -76,7 +77,7 @@ def cell_words(
 def seed_word(seed: int) -> np.uint64:
     """Return the word that stands for a seed."""
     with np.errstate(over="ignore"):
-        return np.uint64(mix(np.asarray([seed], np.uint64) + _STEP)[0])
+        return np.uint64(mix(np.asarray([seed], np.uint64) + STEP)[0])
 
 
 def cell_uniform(
@@ -87,9 +88,9 @@ def cell_uniform(
     The number depends on nothing but ``seed`` and the cell itself.
     """
     with np.errstate(over="ignore"):
-        state = mix(seed_word(seed) + (rows.astype(np.uint64) + np.uint64(1)) * _STEP)
+        state = mix(seed_word(seed) + (rows.astype(np.uint64) + np.uint64(1)) * STEP)
         if columns is not None:
-            state = mix(state + (columns.astype(np.uint64) + np.uint64(1)) * _STEP)
+            state = mix(state + (columns.astype(np.uint64) + np.uint64(1)) * STEP)
     return np.asarray((state >> np.uint64(11)) * 2.0**-53)
 
 
@@ -129,11 +130,11 @@ def draw_others(
                 free -= last[columns[cell]] != row
                 last[columns[cell]] = row
         stop = end + min(n, free)
-        state = _mixed(key + (np.uint64(users[row]) + np.uint64(1)) * _STEP)
+        state = mixed(key + (np.uint64(users[row]) + np.uint64(1)) * STEP)
         draw = np.uint64(0)
         while end < stop:
             draw += np.uint64(1)
-            word = _mixed(state + draw * _STEP) >> np.uint64(32)
+            word = mixed(state + draw * STEP) >> np.uint64(32)
             item = np.int32((word * np.uint64(n_items)) >> np.uint64(32))
             if last[item] != row:
                 last[item] = row
@@ -154,7 +155,7 @@ def _first_codes(values: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[
     n = 0
     for i in range(values.shape[0]):
         value = values[i]
-        slot = np.int64((np.uint64(value) * _STEP) >> shift)
+        slot = np.int64((np.uint64(value) * STEP) >> shift)
         while slots[slot] >= 0 and distinct[slots[slot]] != value:
             slot = (slot + 1) & last
         if slots[slot] < 0:
@@ -167,7 +168,7 @@ def _first_codes(values: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[
             shift, last = np.uint64(64 - bits), (1 << bits) - 1
             slots = np.full(1 << bits, -1, np.int32)
             for code in range(n):
-                slot = np.int64((np.uint64(distinct[code]) * _STEP) >> shift)
+                slot = np.int64((np.uint64(distinct[code]) * STEP) >> shift)
                 while slots[slot] >= 0:
                     slot = (slot + 1) & last
                 slots[slot] = code
@@ -233,7 +234,7 @@ def _few(bits: NDArray[np.int32]) -> tuple[NDArray[np.uint8], NDArray[np.int32],
     codes = np.empty(bits.shape[0], np.uint8)
     n = 0
     for i in range(bits.shape[0]):
-        slot = np.int64((np.uint64(np.uint32(bits[i])) * _STEP) >> np.uint64(54))
+        slot = np.int64((np.uint64(np.uint32(bits[i])) * STEP) >> np.uint64(54))
         while slots[slot] >= 0 and book[slots[slot]] != bits[i]:
             slot = (slot + 1) & 1023
         if slots[slot] < 0:

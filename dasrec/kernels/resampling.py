@@ -6,28 +6,19 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-Doubles = NDArray[np.float64]
+from dasrec.kernels.hashing import STEP, mixed
 
-# of SplitMix64, as in hashing: a word here is that of the cell (user, column) there
-_STEP = np.uint64(0x9E3779B97F4A7C15)
-_FIRST = np.uint64(0xBF58476D1CE4E5B9)
-_SECOND = np.uint64(0x94D049BB133111EB)
+Doubles = NDArray[np.float64]
 
 _BELOW = np.append(np.exp(-1.0) * np.cumsum(1 / np.cumprod(np.r_[1.0, np.arange(1.0, 18.0)])), 1.0)
 """The distribution function of a Poisson variable of mean 1, from 0 on; 1 ends every search."""
 
 
 @njit(cache=True, nogil=True)
-def _mix(state: np.uint64) -> np.uint64:
-    state = (state ^ (state >> np.uint64(30))) * _FIRST
-    state = (state ^ (state >> np.uint64(27))) * _SECOND
-    return state ^ (state >> np.uint64(31))
-
-
-@njit(cache=True, nogil=True)
 def _word(seed: np.uint64, user: int, column: int) -> np.uint64:
-    state = _mix(_mix(seed + _STEP) + (np.uint64(user) + np.uint64(1)) * _STEP)
-    return _mix(state + (np.uint64(column) + np.uint64(1)) * _STEP)
+    """Return the word that a cell (user, column) has in hashing."""
+    state = mixed(mixed(seed + STEP) + (np.uint64(user) + np.uint64(1)) * STEP)
+    return mixed(state + (np.uint64(column) + np.uint64(1)) * STEP)
 
 
 @njit(cache=True, nogil=True)
