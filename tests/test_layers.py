@@ -37,7 +37,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("upkeep", "interop"),
     ("split", "normalise"),
     ("factors", "medium", "training"),
-    ("sweeps", "strata"),
+    ("sweeps", "strata", "scale"),
     ("priors",),
     ("lists",),
     ("models",),
