@@ -61,7 +61,7 @@ else
 endif
 
 docs: $(STAMP) ## Build the site of the documentation into site/; warnings are errors
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 	@echo "The documentation is in site/index.html"
 
 peers: $(STAMP) ## Install the libraries whose formulas are compared (5 GB) and record their figures

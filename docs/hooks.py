@@ -98,7 +98,7 @@ def describe(command: click.Command, path: str) -> list[str]:
     """Return the help of a command and of those below it as Markdown."""
     context = click.Context(command, info_name=path)
     usage = " ".join([path, *command.collect_usage_pieces(context)])
-    parts = [f"## {path}", f"```\n{usage}\n```", *told(command.help or "")]
+    parts = [f"## {path}", f"```\n{usage}\n```", *told(command.help or path)]
     options = [each for each in command.params if isinstance(each, click.Option)]
     if options:
         rows = [row(option, context) for option in options]
@@ -110,12 +110,9 @@ def describe(command: click.Command, path: str) -> list[str]:
 
 
 def told(text: str) -> list[str]:
-    """Return the paragraphs of a help text; what click must not wrap is an example."""
-    paragraphs = re.split(r"\n\s*\n", inspect.cleandoc(text))
-    return [
-        f"```\n{each.removeprefix(chr(8)).strip()}\n```" if each.startswith("\b") else each
-        for each in paragraphs
-    ]
+    """Return the paragraphs of a help text; those that click must not wrap stay as they are."""
+    paragraphs = re.split(r"\n\s*\n|\n(?=\x08)", inspect.cleandoc(text))
+    return [f"```\n{each[1:].strip()}\n```" if each[0] == "\b" else each for each in paragraphs]
 
 
 def row(option: click.Option, context: click.Context) -> str:
