@@ -216,7 +216,7 @@ class Sampled:
 
     Parameters
     ----------
-    ranked : Model, function, or Scorer with a method ``score`` like that of :class:`Vectors`
+    ranked : Model, function, or Scorer that has a method ``score`` too
     negatives : int
     rng : int, numpy.random.Generator or None
 
