@@ -61,7 +61,7 @@ def main() -> int:
     named = {f"{short(n)}, {count} workers": job for (n, count), job in jobs.items()}
     rounds = common.alternate(named, repeats=options.repeats)
     times = {
-        key: statistics.median(each.answer["seconds"] for each in outcomes)
+        key: statistics.median(each.seconds for each in outcomes)
         for key, outcomes in zip(jobs, rounds.outcomes.values(), strict=True)
     }
     _tell(options, times, list(rounds.outcomes.values()))
