@@ -71,7 +71,7 @@ SHARED = {
     "report": ("base",),
     "workflow": (
         *("base", "text", "spec", "lock", "place", "status", "carry", "logs", "state"),
-        *("prepare", "learn", "publish"),
+        *("prepare", "learn", "publish", "runner"),
     ),
     "cli": ("options",),
 }
@@ -88,12 +88,12 @@ DOORS: dict[str, set[str]] = {
     "distributed": {"cluster"},
     "numba": {"kernels"},
     "pooch": {"datasets"},
-    "pydantic": {"workflow"},
+    "pydantic": {"cluster", "workflow"},
     "pyarrow": {"readers", "ids", "events", "lists", "recommend", "datasets"},
     "rich": {"console"},
     "starlette": {"serve"},
     "uvicorn": {"serve"},
-    "yaml": {"workflow"},
+    "yaml": {"cluster", "workflow"},
     "zarr": {"store"},
 }
 NOT_IN_KERNELS = {"dask", "distributed", "pandas", "xarray", "zarr"}

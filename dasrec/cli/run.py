@@ -11,7 +11,15 @@ from click.core import ParameterSource
 
 from dasrec.cli.options import as_json_option
 from dasrec.console import show, show_table
-from dasrec.workflow import Outcome, exit_status, read_workflow, run_workflow
+from dasrec.memory import gigabytes
+from dasrec.workflow import (
+    Outcome,
+    Workflow,
+    exit_status,
+    plan_workflow,
+    read_workflow,
+    run_workflow,
+)
 from dasrec.workflow.base import FAULT
 
 
@@ -23,6 +31,7 @@ from dasrec.workflow.base import FAULT
 @click.option("--resume", is_flag=True, help="Go on with a run that was cut off, if there is one.")
 @click.option("--anew", is_flag=True, help="Do the step that was cut off from its beginning.")
 @click.option("--wait", is_flag=True, help="Wait for another run in the same place to end.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and touch nothing.")
 @as_json_option
 @click.pass_context
 def run_command(
@@ -32,6 +41,7 @@ def run_command(
     resume: bool,
     anew: bool,
     wait: bool,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Run a workflow from logs to lists; steps that are done are not done again.
@@ -44,6 +54,9 @@ def run_command(
     """
     with _exiting():
         workflow = read_workflow(path, changes)
+        if dry_run:
+            _foresee(workflow, as_json=as_json)
+            return
         root = ctx.find_root()
         given = root.get_parameter_source("spec") is ParameterSource.COMMANDLINE
         outcome = run_workflow(
@@ -71,6 +84,25 @@ def _exiting() -> Iterator[None]:
         else:
             click.echo(f"Error: {error}", err=True)
         raise click.exceptions.Exit(status) from error
+
+
+def _foresee(workflow: Workflow, *, as_json: bool) -> None:
+    plans = plan_workflow(workflow)
+    record = {"name": workflow.name, "steps": [plan.as_record() for plan in plans]}
+    columns = ["step", "", "tasks", "disk", "peak of memory", "about"]
+
+    def human() -> None:
+        rows = [
+            [
+                *(plan.step, plan.state, plan.n_tasks or ""),
+                *(gigabytes(each) if each else "" for each in (plan.disk_bytes, plan.peak_bytes)),
+                "" if plan.seconds is None else f"{plan.seconds:.1f} s",
+            ]
+            for plan in plans
+        ]
+        show_table(workflow.name, columns, rows)
+
+    show(record, as_json=as_json, human=human)
 
 
 def _show(outcome: Outcome) -> None:

@@ -94,6 +94,8 @@ def fill_store(workflow: Workflow, place: Place) -> Facts:
 def new_files(workflow: Workflow, place: Place) -> dict[str, str]:
     """Return the files that were not appended yet; one that has changed counts as new."""
     found = sources(workflow)
+    if not _version(place):
+        return found
     return {path: key for path, key in found.items() if place.marker(_FILE, key) is None}
 
 

@@ -104,7 +104,7 @@ def _run(
     run: Run, status: Status, check: Check, *, on: str | dict[str, Any] | None, say: Say
 ) -> tuple[str, ...]:
     """Go through the steps; return the names of those that were not done yet."""
-    did: list[str] = []
+    did, spec = list[str](), (on or run.workflow.cluster)
     with contextlib.ExitStack() as stack:
         for step in STEPS:
             check()
@@ -115,7 +115,7 @@ def _run(
             marker = found(run, step, key)
             if marker is None:
                 if not did:
-                    stack.enter_context(cluster.connect(on or run.workflow.cluster))  # type: ignore[arg-type]
+                    stack.enter_context(cluster.connect(spec))
                 did.append(step.name)
                 say(step.name)
                 marker = _do(run, step, key, status, check)
