@@ -272,7 +272,7 @@ def read_workflow(path: str, changes: Sequence[str] = ()) -> Workflow:
     try:
         return Workflow.model_validate(document.content)
     except ValidationError as error:
-        msg = explain(document, error, tagged="fit", known=_names)
+        msg = explain(document, error, known=_names)
         raise InputError(msg) from error
 
 

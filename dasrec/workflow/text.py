@@ -105,22 +105,22 @@ def _parse(text: str, name: str) -> tuple[Any, yaml.Node | None]:
         loader.dispose()
 
 
-def _note(document: Document, node: yaml.Node | None, path: Path) -> None:
-    """Write down where a node and all below it stand."""
+def _note(document: Document, node: yaml.Node | None, path: Path, option: str = "") -> None:
+    """Write down where all below a node stands: in the text, or in an option."""
     if isinstance(node, yaml.SequenceNode):
         for number, each in enumerate(node.value):
-            document.values[*path, number] = _at(document, each)
-            _note(document, each, (*path, number))
+            document.values[*path, number] = option or _at(document, each)
+            _note(document, each, (*path, number), option)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             below = (*path, key.value)
             if below in document.keys:
-                msg = f"{_at(document, key)}: {key.value} stands there twice; expected it once"
+                at = option or _at(document, key)
+                msg = f"{at}: {key.value} stands there twice; expected it once"
                 raise InputError(msg)
-            document.keys[below], document.values[below] = (
-                _at(document, each) for each in (key, value)
-            )
-            _note(document, value, below)
+            document.keys[below] = option or _at(document, key)
+            document.values[below] = option or _at(document, value)
+            _note(document, value, below, option)
 
 
 def _at(document: Document, node: yaml.Node) -> str:
@@ -135,40 +135,33 @@ def _change(document: Document, change: str) -> None:
         msg = f"--set is {change!r}; expected the path of a value and the value: fit.factors=64"
         raise InputError(msg)
     option, inner = f"--set {name}", document.content
-    for part in path[:-1]:
+    for depth, part in enumerate(path[:-1], 1):
+        document.values.setdefault(path[:depth], option)
         inner = inner.setdefault(part, {})
         if not isinstance(inner, dict):
             msg = f"{option}: {part} is {inner!r} in {document.name}; expected a section"
             raise InputError(msg)
-    inner[path[-1]] = _parse(text, option)[0]
+    inner[path[-1]], node = _parse(text, option)
     for known in (document.keys, document.values):
         for old in [each for each in known if each[: len(path)] == path]:
             del known[old]
         known[path] = option
+    _note(document, node, path, option)
 
 
 def explain(
-    document: Document,
-    error: ValidationError,
-    *,
-    tagged: str,
-    known: Callable[[Path], list[str]],
+    document: Document, error: ValidationError, *, known: Callable[[Path], list[str]]
 ) -> str:
     """Say what is wrong, a line for each fault, in the order of the text.
 
-    Parameters
-    ----------
-    document : Document
-    error : what pydantic says
-    tagged : section in whose locations pydantic names the kind of a union, which is in no text
-    known : function that returns what a section may have
+    ``known`` returns what the section at one of pydantic's locations may have.
     """
     faults = []
     for each in error.errors():
         if each["type"] == "extra_forbidden":
             names = ", ".join(known(each["loc"][:-1]))
             each["msg"] = f"Input should be one of: {names}"
-        faults.append(_explain(document, each, tagged))
+        faults.append(_explain(document, each))
     return "\n".join(dict.fromkeys(sorted(faults, key=_order)))
 
 
@@ -176,11 +169,20 @@ def _order(fault: str) -> tuple[int, ...]:
     return tuple(int(each) for each in re.findall(r":(\d+)", fault)[:2])
 
 
-def _explain(document: Document, fault: Any, tagged: str) -> str:
+def _path(document: Document, fault: Any) -> Path:
+    """Return pydantic's location without what is in no text: which kind of a union was tried."""
+    path: Path = ()
+    for part in fault["loc"]:
+        if (*path, part) in document.values:
+            path = (*path, part)
+    return (*path, fault["loc"][-1]) if fault["type"] == "missing" else path
+
+
+def _explain(document: Document, fault: Any) -> str:
     """Say in one line what is wrong with one value."""
-    path = fault["loc"] if fault["loc"][:1] != (tagged,) else (tagged, *fault["loc"][2:])
+    path = _path(document, fault)
     named = ".".join(map(str, path))
-    expected = fault["msg"].removeprefix("Input should be ")
+    expected = fault["msg"].removeprefix("Input should be ").removeprefix("String should ")
     match fault["type"]:
         case "extra_forbidden":
             return f"{document.place(path, key=True)}: {named} is unknown; expected {expected}"

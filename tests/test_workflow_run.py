@@ -1,0 +1,442 @@
+"""Runs of workflows: what is done is not done again, what was cut off goes on, the better stays."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import dasrec
+from dasrec.datasets import simulate_events
+from dasrec.errors import BusyError, DiskError, InputError
+from dasrec.workflow import (
+    Outcome,
+    Workflow,
+    exit_status,
+    plan_workflow,
+    promoted,
+    read_workflow,
+    run_workflow,
+)
+from dasrec.workflow import logs as log_steps
+from dasrec.workflow.base import Terminated
+from dasrec.workflow.carry import carry_over
+from dasrec.workflow.lock import held
+from dasrec.workflow.runner import STEPS
+
+TEXT = """\
+name: w
+place: {folder}/out
+log:
+  source: {folder}/logs/*.csv
+  columns: {{user: user, item: item, value: value, timestamp: timestamp}}
+split: time:0.2
+fit: {{model: ImplicitALS, factors: 4, iterations: 4}}
+promote: {{metric: ndcg@5, test: t}}
+recommend: {{n: 3}}
+"""
+ALL = [step.name for step in STEPS]
+DONE = [name for name in ALL if name not in ("search", "report")]
+
+
+@pytest.fixture(scope="module")
+def events() -> pd.DataFrame:
+    found = simulate_events(6_000, n_users=80, n_items=60, rng=1)
+    return found.sort_values("timestamp", kind="stable").reset_index(drop=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, events: pd.DataFrame) -> Path:
+    """Return a folder with a workflow, and three of four files of logs."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "w.yaml").write_text(TEXT.format(folder=tmp_path))
+    for number in range(3):
+        add_log(tmp_path, events, number)
+    return tmp_path
+
+
+def add_log(folder: Path, events: pd.DataFrame, number: int) -> None:
+    part = events.iloc[number * 1500 : (number + 1) * 1500]
+    part.to_csv(folder / "logs" / f"{number}.csv", index=False)
+
+
+def workflow(folder: Path, *changes: str) -> Workflow:
+    return read_workflow(str(folder / "w.yaml"), changes)
+
+
+def run(folder: Path, *changes: str, **options: Any) -> Outcome:
+    return run_workflow(workflow(folder, *changes), **options)
+
+
+def status_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "out/runs/w/status.json").read_text())
+    return found
+
+
+def states(folder: Path) -> dict[str, str]:
+    return {each["step"]: each["state"] for each in status_of(folder)["steps"]}
+
+
+def snapshot(folder: Path) -> dict[str, Any]:
+    """Return all files of the place with their times, but for what each run writes."""
+    files = [path for path in (folder / "out").rglob("*") if path.is_file()]
+    spared = ("status.json", "run.lock")
+    return {str(path): path.stat().st_mtime_ns for path in files if path.name not in spared}
+
+
+def lists_of(folder: Path) -> pd.DataFrame:
+    found = promoted(str(folder / "out"))
+    assert found is not None
+    assert found.lists is not None
+    table = pd.read_parquet(found.lists)
+    return table.sort_values(["user_id", "rank"]).reset_index(drop=True)
+
+
+def model_of(folder: Path) -> dasrec.Model:
+    found = promoted(str(folder / "out"))
+    assert found is not None
+    return found.open_model()
+
+
+def check_same(one: Path, other: Path) -> None:
+    """Two places have the same model, bit for bit, and the same lists."""
+    ours, theirs = model_of(one), model_of(other)
+    assert np.array_equal(ours.user_factors_, theirs.user_factors_)
+    assert np.array_equal(ours.item_factors_, theirs.item_factors_)
+    pd.testing.assert_frame_equal(lists_of(one), lists_of(other))
+
+
+# -- once, and not again ---------------------------------------------------------------------------
+
+
+def test_a_second_run_does_nothing(folder: Path) -> None:
+    assert promoted(str(folder / "out")) is None
+    said: list[str] = []
+    first = run(folder)
+    assert (first.did, first.promoted) == (tuple(DONE), True)
+    before = snapshot(folder)
+    second = run(folder, say=said.append)
+    assert (second.did, second.promoted) == ((), True)
+    assert snapshot(folder) == before
+    assert said == [f"{name}: done already" for name in DONE]
+
+
+def test_the_results_are_those_of_the_functions(folder: Path) -> None:
+    run(folder, "report={}")
+    paths = sorted(map(str, (folder / "logs").glob("*.csv")))
+    log = dasrec.read_events(paths, user="user", item="item", value="value", timestamp="timestamp")
+    store = dasrec.write_interactions(log, folder / "store")
+    split = dasrec.split_by_time(store, 0.2)
+    model = dasrec.ImplicitALS(factors=4, iterations=4, rng=0)
+    measured = dasrec.evaluate(model.fit(split.train), split)
+    popular = dasrec.evaluate(dasrec.Popular().fit(split.train), split, n=5, metrics=["ndcg"])
+    status = status_of(folder)
+    facts = {each["step"]: each for each in status["steps"]}
+    assert (status["state"], status["exit_status"], status["promoted"]) == ("done", 0, True)
+    assert facts["ingest"]["rows"] == 4500
+    assert facts["evaluate"]["metrics"]["ndcg@10"] == measured["ndcg"].item()
+    assert facts["compare"]["metrics"]["last"] == pytest.approx(popular["ndcg"].item(), rel=1e-12)
+    model.fit(store)
+    assert np.array_equal(model_of(folder).user_factors_, model.user_factors_)
+    dasrec.recommend_all(model, store, n=3, out=folder / "lists")
+    ours = pd.read_parquet(folder / "lists").sort_values(["user_id", "rank"])
+    pd.testing.assert_frame_equal(lists_of(folder), ours.reset_index(drop=True))
+    page = Path(facts["report"]["report"]).read_text("utf-8")
+    assert "This model is in use." in page
+    assert "ndcg" in page
+
+
+def test_what_has_changed_is_done_again_with_all_after_it(folder: Path) -> None:
+    run(folder)
+    assert run(folder, "recommend.n=4").did == ("recommend", "promote")
+    assert lists_of(folder)["rank"].max() == 4
+    assert run(folder, "recommend.n=4", "evaluate.n=7").did == ("evaluate",)
+    (folder / "logs" / "2.csv").unlink()
+    assert run(folder, "recommend.n=4").did[:4] == ("ingest", "split", "fit", "evaluate")
+
+
+def test_what_was_removed_is_made_again(folder: Path) -> None:
+    run(folder)
+    shutil.rmtree(folder / "out" / "lists")
+    assert run(folder).did == ("recommend",)
+    shutil.rmtree(folder / "out" / "models")
+    assert run(folder).did == ("fit", "whole")
+
+
+# -- the better stays ------------------------------------------------------------------------------
+
+
+def test_a_model_that_is_not_better_leaves_all_as_it_was(folder: Path) -> None:
+    run(folder)
+    pointer, lists = (folder / "out/promoted.json").read_bytes(), lists_of(folder)
+    worse = run(folder, "fit={model: popular}")
+    assert not worse.promoted
+    assert (states(folder)["recommend"], states(folder)["promote"]) == ("skipped", "skipped")
+    assert (folder / "out/promoted.json").read_bytes() == pointer
+    pd.testing.assert_frame_equal(lists_of(folder), lists)
+    assert status_of(folder)["exit_status"] == 0
+    assert run(folder, "fit={model: popular}").did == ()
+    assert run(folder, "fit={model: popular}", "promote.when=always").promoted
+    assert model_of(folder).name == "popular"
+
+
+@pytest.mark.parametrize("change", ["promote.gain=0.9", "promote.p=1e-30"])
+def test_better_is_what_the_workflow_says(folder: Path, change: str) -> None:
+    outcome = run(folder, change)
+    assert not outcome.promoted
+    assert promoted(str(folder / "out")) is None
+    assert not (folder / "out" / "lists").exists()
+
+
+def test_old_models_and_lists_are_removed_but_for_those_in_use(folder: Path) -> None:
+    run(folder)
+    used = promoted(str(folder / "out"))
+    assert used is not None
+    for factors in (1, 2, 3):
+        run(folder, f"fit.factors={factors}", "promote.gain=1", "keep=1")
+    left = {path.name for path in (folder / "out" / "models").iterdir()}
+    assert len(left) == 2
+    assert used.key in left
+    assert promoted(str(folder / "out")) == used
+    assert len(lists_of(folder)) == 240
+
+
+# -- cut off ---------------------------------------------------------------------------------------
+
+
+def cut(monkeypatch: pytest.MonkeyPatch, error: BaseException, *, after: int) -> None:
+    """Let fits end by an error after some iterations, once."""
+    seen = []
+    finish = dasrec.training.Course.finish
+
+    def finishing(course: Any, model: Any) -> None:
+        finish(course, model)
+        seen.append(1)
+        if len(seen) == after:
+            raise error
+
+    monkeypatch.setattr("dasrec.training.Course.finish", finishing)
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "status"),
+    [
+        (KeyboardInterrupt(), "stopped", 130),
+        (Terminated(), "stopped", 143),
+        (OSError("the link is cut"), "failed", 75),
+    ],
+)
+def test_what_was_cut_off_goes_on_and_comes_to_the_same(
+    folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    state: str,
+    status: int,
+) -> None:
+    with monkeypatch.context() as patch:
+        cut(patch, error, after=2)
+        with pytest.raises(type(error)):
+            run(folder)
+    record = status_of(folder)
+    assert (record["state"], record["exit_status"]) == (state, status)
+    assert states(folder) == dict.fromkeys(ALL, "waiting") | {
+        **{"ingest": "done", "split": "done", "search": "skipped", "fit": state}
+    }
+    with pytest.raises(InputError, match=r"the last run of w was cut off in fit; pass resume=True"):
+        run(folder)
+    iterations: list[int] = []
+    monkeypatch.setattr(
+        "dasrec.workflow.status.Status.tick",
+        lambda self, name, **facts: iterations.append(facts["iteration"]),
+    )
+    resumed = run(folder, resume=True)
+    assert resumed.did == tuple(DONE[2:])
+    assert iterations == [3, 4, 1, 2, 3, 4]
+    other = tmp_path_factory.mktemp("straight")
+    shutil.copytree(folder / "logs", other / "logs")
+    (other / "w.yaml").write_text(TEXT.format(folder=other))
+    run(other)
+    check_same(folder, other)
+    assert not (folder / "out" / "unfinished").exists()
+
+
+def test_anew_does_the_step_from_its_beginning(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        cut(patch, KeyboardInterrupt(), after=2)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder)
+    iterations: list[int] = []
+    monkeypatch.setattr(
+        "dasrec.workflow.status.Status.tick",
+        lambda self, name, **facts: iterations.append(facts["iteration"]),
+    )
+    assert run(folder, anew=True).did == tuple(DONE[2:])
+    assert iterations == [1, 2, 3, 4] * 2
+
+
+def test_a_run_that_was_refused_is_over(folder: Path) -> None:
+    with pytest.raises(InputError, match="has no column 'who'"):
+        run(folder, "log.columns.user=who")
+    assert (status_of(folder)["state"], status_of(folder)["exit_status"]) == ("failed", 2)
+    assert run(folder).promoted
+
+
+def test_a_run_that_died_is_gone_on_with(folder: Path) -> None:
+    """What says that it is running cannot be, since its lock is free."""
+    run(folder)
+    place = folder / "out/runs/w/status.json"
+    record = json.loads(place.read_text())
+    record["state"] = record["steps"][3]["state"] = "running"
+    place.write_text(json.dumps(record))
+    with pytest.raises(InputError, match="cut off in fit"):
+        run(folder)
+    assert run(folder, resume=True).did == ()
+
+
+def test_a_second_run_at_the_same_time_is_refused(folder: Path) -> None:
+    with held(str(folder / "out"), name="other"), pytest.raises(BusyError, match="the run other"):
+        run(folder)
+    assert not (folder / "out" / "runs").exists()
+
+
+# -- appending -------------------------------------------------------------------------------------
+
+APPEND = ("log.how=append", "clean={dedupe: sum}", "promote.when=always")
+
+
+def test_only_new_files_are_appended(folder: Path, events: pd.DataFrame) -> None:
+    run(folder, *APPEND, "log.batch=2", "log.compact=2")
+    assert status_of(folder)["steps"][0]["version"] == 2
+    add_log(folder, events, 3)
+    again = run(folder, *APPEND, "log.compact=2")
+    assert again.did[0] == "ingest"
+    facts = again.status["steps"][0]
+    assert (facts["n_files"], facts["n_interactions"]) == (
+        1,
+        len(events.drop_duplicates(["user", "item"])),
+    )
+    store = dasrec.open_interactions(folder / "out" / "store")
+    assert len(store.group_urls) == 1  # the third part was one too many
+    assert store.to_scipy().sum() == pytest.approx(events["value"].sum())
+    assert run(folder, *APPEND, "log.compact=2").did == ()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_append_that_was_cut_off_adds_each_file_once(
+    folder: Path, events: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    run(folder, *APPEND)
+    add_log(folder, events, 3)
+    append = log_steps.append_interactions
+
+    def cut_off(*arguments: Any, **options: Any) -> None:
+        if moment == "after":
+            append(*arguments, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log_steps, "append_interactions", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, *APPEND)
+    run(folder, *APPEND, resume=True)
+    store = dasrec.open_interactions(folder / "out" / "store")
+    assert store.version == 2
+    assert store.to_scipy().sum() == pytest.approx(events["value"].sum())
+
+
+def test_a_warm_start_goes_on_from_the_model_in_use(folder: Path, events: pd.DataFrame) -> None:
+    run(folder, *APPEND)
+    before = model_of(folder)
+    add_log(folder, events, 3)
+    warm = (*APPEND, "fit={model: ImplicitALS, factors: 4, warm: 1}")
+    assert run(folder, *warm).promoted
+    store = dasrec.open_interactions(folder / "out" / "store")
+    kept = folder / "kept"
+    carry_over(before, store).save(kept)
+    expected = dasrec.ImplicitALS(factors=4, iterations=2, rng=0)
+    expected.fit(store, training=dasrec.Training(checkpoint=kept, resume=True))
+    found = model_of(folder)
+    assert np.array_equal(found.user_factors_, expected.user_factors_)
+    assert found.history_.sizes["iteration"] == 2
+    assert run(folder, *warm).did == ()
+
+
+@pytest.mark.parametrize("kind", ["implicit-als", "als", "popular"])
+def test_a_model_is_carried_over_by_ids(tmp_path: Path, kind: str) -> None:
+    draw = np.random.default_rng(0)
+    old = pd.DataFrame({"u": draw.integers(5, 30, 300), "i": draw.integers(3, 20, 300)})
+    new = pd.concat([old, pd.DataFrame({"u": [1, 40, 1, 40], "i": [1, 1, 90, 7]})])
+    stores = [
+        dasrec.write_interactions(dasrec.read_events(log, user="u", item="i"), tmp_path / name)
+        for log, name in ((old, "old"), (new, "new"))
+    ]
+    small = {} if kind == "popular" else {"factors": 3, "iterations": 2, "rng": 1}
+    model = dasrec.models.MODELS[kind](**small).fit(stores[0])
+    moved = carry_over(model, stores[1])
+    moved.check_belongs(stores[1])
+    assert len(moved.user_ids_) == len(model.user_ids_) + 2
+    users, items = np.unique(old["u"]), np.unique(old["i"])
+    pairs = np.repeat(users, len(items)), np.tile(items, len(users))
+    assert np.array_equal(moved.score(*pairs), model.score(*pairs))
+    for name, values in vars(moved).items():
+        if name.startswith("user_") and name.endswith("factors_"):
+            rows = moved.user_ids_.numbers(np.array([1, 40]))
+            assert not values.values[rows].any()
+
+
+# -- plans and statuses ----------------------------------------------------------------------------
+
+
+def test_a_plan_says_what_would_be_done_and_touches_nothing(folder: Path) -> None:
+    plan = {each.step: each for each in plan_workflow(workflow(folder))}
+    assert not (folder / "out").exists()
+    assert list(plan) == ALL
+    assert (plan["ingest"].state, plan["whole"].state, plan["report"].state) == (
+        *("to do", "if better", "skipped"),
+    )
+    assert plan["ingest"].disk_bytes > 24 * 4500
+    assert plan["ingest"].seconds > 0
+    run(folder)
+    before = snapshot(folder)
+    assert {each.state for each in plan_workflow(workflow(folder))} == {"done", "skipped"}
+    plan = {each.step: each for each in plan_workflow(workflow(folder, "fit.factors=8"))}
+    assert (plan["ingest"].state, plan["fit"].state) == ("done", "to do")
+    store = dasrec.open_interactions(folder / "out" / "store")
+    assert plan["fit"].n_tasks == 4 * dasrec.plan_fit(store, factors=8).n_tasks
+    assert plan["recommend"].n_tasks == dasrec.plan_ranking(store, factors=9).n_tasks
+    assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (None, 0),
+        (InputError("odd"), 2),
+        (FileNotFoundError("log"), 2),
+        (DiskError("full"), 75),
+        (BusyError("busy"), 75),
+        (TimeoutError(), 75),
+        (ConnectionResetError(), 75),
+        (KeyboardInterrupt(), 130),
+        (Terminated(), 143),
+        (ZeroDivisionError(), 1),
+    ],
+)
+def test_statuses_tell_what_may_work_later(error: BaseException | None, status: int) -> None:
+    assert exit_status(error) == status
+
+
+def test_a_status_looks_at_the_cause() -> None:
+    error = InputError("no scheduler answers")
+    error.__cause__ = OSError("timed out")
+    assert exit_status(error) == 75
+    error.__cause__ = FileNotFoundError("log.csv")
+    assert exit_status(error) == 2
