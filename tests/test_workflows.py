@@ -1,4 +1,4 @@
-"""Workflows that are shipped run from end to end; what kills a run does not change what it makes."""
+"""Workflows that are shipped run to their end; what kills a run does not change what it makes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ from click.testing import CliRunner, Result
 import dasrec
 from dasrec.cli import main
 from dasrec.datasets import simulate_events
-from dasrec.workflow import promoted, read_workflow
+from dasrec.workflow import Workflow, promoted, read_workflow
 from dasrec.workflow.lock import held
+from dasrec.workflow.runner import STEPS
+from tests.snippets import run_page
+from tests.test_docs import quoted, section, table_rows
 
 FOLDER = Path(__file__).resolve().parents[1] / "workflows"
 SMALL = ["--set", "fit.factors=8", "--set", "fit.iterations=5"]
@@ -144,6 +147,17 @@ def test_statuses_of_the_command(folder: Path) -> None:
     assert "the run other (process" in busy.stderr
 
 
+def test_the_page_runs_and_names_all_sections(folder: Path) -> None:
+    shutil.copytree(FOLDER, folder / "workflows")
+    names = run_page("workflows.md")
+    assert promoted(names["workflow"].place) is not None
+    rows = table_rows(section("docs/workflows.md", "The file"))
+    stated = [name for row in rows if len(row) == 3 for name in quoted(row[0])]
+    assert sorted(stated) == sorted(Workflow.model_fields)
+    steps = table_rows(section("docs/workflows.md", "Steps"))
+    assert [name for row in steps for name in quoted(row[0])] == [step.name for step in STEPS]
+
+
 # -- pods ------------------------------------------------------------------------------------------
 
 
@@ -224,8 +238,9 @@ def check_same(one: str, other: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["nightly", "backfill"])
 def test_a_run_that_is_killed_at_any_moment_comes_to_the_same(folder: Path, name: str) -> None:
-    long = ["--set", "fit.factors=8", "--set", "fit.iterations=200", "--set", "log.batch=1"]
-    options = long[: 4 if name == "nightly" else 6]
+    long = ["--set", "fit.factors=8", "--set", "fit.iterations=200"]
+    long += ["--set", "fit.checkpoint_every=null", "--set", "log.batch=1"]
+    options = long[: 6 if name == "nightly" else 8]
     run(name, *options, "--set", "place=straight")
     draw, killed = random.Random(name), 0
     for _ in range(25):

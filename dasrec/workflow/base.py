@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-from dasrec.errors import BusyError, DasrecError, DiskError
+from dasrec.errors import BusyError, DasrecError
 
 DONE, FAULT, REFUSED, LATER, INTERRUPTED, TERMINATED = 0, 1, 2, 75, 130, 143
 """Exit statuses: done; a fault of dasrec's own; the same call would be refused again (bad input);
@@ -21,13 +21,17 @@ the same call may work later (EX_TEMPFAIL); ended by Ctrl-C; ended by SIGTERM.""
 
 Facts = dict[str, Any]
 
-_FINAL = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
+_FINAL = (
+    FileNotFoundError,
+    FileExistsError,
+    NotADirectoryError,
+    IsADirectoryError,
+    PermissionError,
+)
 _PASSING = (
     BusyError,
-    DiskError,
     OSError,
     TimeoutError,
-    MemoryError,
     asyncio.CancelledError,
     concurrent.futures.CancelledError,
     concurrent.futures.BrokenExecutor,
@@ -41,8 +45,8 @@ class Terminated(KeyboardInterrupt):
 def exit_status(error: BaseException | None) -> int:
     """Return the exit status that tells a scheduler what to do about an error.
 
-    What comes of the network, a disk or a lost worker may work later, also where dasrec has put it
-    in words of its own; a file that is not there, or that may not be read, stays so.
+    What comes of the network, a full disk or a lost worker may work later, also where dasrec has
+    put it in words of its own; a file that is not there, or that may not be touched, stays so.
     """
     match error:
         case None:
@@ -51,13 +55,18 @@ def exit_status(error: BaseException | None) -> int:
             return TERMINATED
         case KeyboardInterrupt():
             return INTERRUPTED
-    cause: BaseException | None = error
-    while cause is not None:
-        from_dask = type(cause).__module__.partition(".")[0] == "distributed"
-        if from_dask or (isinstance(cause, _PASSING) and not isinstance(cause, _FINAL)):
-            return LATER
-        cause = cause.__cause__
-    return REFUSED if isinstance(error, (DasrecError, *_FINAL)) else FAULT
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    if any(isinstance(each, _FINAL) for each in chain):
+        return REFUSED
+    if any(isinstance(each, _PASSING) or _is_of_dask(each) for each in chain):
+        return LATER
+    return REFUSED if isinstance(error, DasrecError) else FAULT
+
+
+def _is_of_dask(error: BaseException) -> bool:
+    return type(error).__module__.partition(".")[0] == "distributed"
 
 
 def key_of(*details: Any) -> str:

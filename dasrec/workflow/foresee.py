@@ -70,8 +70,8 @@ def plan_workflow(workflow: Workflow) -> list[StepPlan]:
     run, plans = Run(workflow, Place(workflow.place)), list[StepPlan]()
     todo = False
     for step in STEPS:
-        needs_verdict = step.name in _IF_BETTER
-        if (not needs_verdict or not todo) and step.skip(run):
+        # whether a model is better is not known before it is there
+        if not (todo and step.name in _IF_BETTER) and step.skip(run):
             plans.append(StepPlan(step.name, "skipped"))
             continue
         marker = None if todo else found(run, step, step.key(run))
@@ -80,12 +80,20 @@ def plan_workflow(workflow: Workflow) -> list[StepPlan]:
             plans.append(StepPlan(step.name, "done"))
             continue
         todo = True
-        asked = step.name != "recommend" or workflow.recommend
-        asked = asked and (step.name != "whole" or workflow.fit.whole)
-        state = "if better" if needs_verdict else "to do"
-        plan = StepPlan(step.name, state if asked else "skipped")
+        asked = _is_asked_for(step.name, workflow)
+        plan = StepPlan(step.name, _state(step.name) if asked else "skipped")
         plans.append(_taking(plan, run) if asked else plan)
     return plans
+
+
+def _is_asked_for(step: str, workflow: Workflow) -> bool:
+    return {"whole": workflow.fit.whole, "recommend": workflow.recommend is not None}.get(
+        step, True
+    )
+
+
+def _state(step: str) -> str:
+    return "if better" if step in _IF_BETTER else "to do"
 
 
 def _taking(plan: StepPlan, run: Run) -> StepPlan:

@@ -180,7 +180,7 @@ def _take_lease(place: str, facts: dict[str, Any]) -> _Lease:
     number = numbers[-1] if numbers else 0
     if number:
         holder = _parsed(files.read_bytes(files.join(place, f"{_LEASE}{number:08}.json")))
-        if holder is None or time.time() < holder["until"]:
+        if time.time() < (holder or {}).get("until", 0.0):
             raise _busy(place, holder)
     try:
         with files.writing(place):

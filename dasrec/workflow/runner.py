@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dasrec import cluster, files, versions
-from dasrec.errors import InputError
+from dasrec.errors import BusyError, InputError
 from dasrec.workflow import learn, prepare, publish
 from dasrec.workflow.base import Facts, terminable
 from dasrec.workflow.lock import Check, held
@@ -93,6 +93,8 @@ def run_workflow(
         status.write()
         try:
             did = _run(Run(workflow, place), status, check, on=on, say=say)
+        except BusyError:
+            raise  # the status is by now that of whoever has taken over
         except BaseException as error:
             status.close(error)
             raise
@@ -104,7 +106,8 @@ def _run(
     run: Run, status: Status, check: Check, *, on: str | dict[str, Any] | None, say: Say
 ) -> tuple[str, ...]:
     """Go through the steps; return the names of those that were not done yet."""
-    did, spec = list[str](), (on or run.workflow.cluster)
+    did = list[str]()
+    spec: Any = on or run.workflow.cluster
     with contextlib.ExitStack() as stack:
         for step in STEPS:
             check()

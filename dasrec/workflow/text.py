@@ -190,9 +190,8 @@ def _explain(document: Document, fault: Any) -> str:
             return f"{document.place(path[:-1], key=True)}: {named} is missing; expected it there"
         case "value_error":
             message = str(fault["ctx"]["error"])
-            inner = (*path, message.split(maxsplit=1)[0])
-            at = inner if inner in document.values else path
-            return f"{document.place(at)}: {message}"
+            inner: Path = (*path, message.split(maxsplit=1)[0])
+            return f"{document.place(inner if inner in document.values else path)}: {message}"
         case "union_tag_not_found":
             return f"{document.place(path, key=True)}: {named}.model is missing; expected a model"
         case "union_tag_invalid":
