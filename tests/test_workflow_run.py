@@ -33,7 +33,7 @@ TEXT = """\
 name: w
 place: {folder}/out
 log:
-  source: {folder}/logs/*.csv
+  source: {logs}/*.csv
   columns: {{user: user, item: item, value: value, timestamp: timestamp}}
 split: time:0.2
 fit: {{model: ImplicitALS, factors: 4, iterations: 4}}
@@ -50,19 +50,45 @@ def events() -> pd.DataFrame:
     return found.sort_values("timestamp", kind="stable").reset_index(drop=True)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, events: pd.DataFrame) -> Path:
-    """Return a folder with a workflow, and three of four files of logs."""
-    (tmp_path / "logs").mkdir()
-    (tmp_path / "w.yaml").write_text(TEXT.format(folder=tmp_path))
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory, events: pd.DataFrame) -> Path:
+    """Return a folder with three quarters of the events, in three files."""
+    folder = tmp_path_factory.mktemp("logs")
     for number in range(3):
-        add_log(tmp_path, events, number)
-    return tmp_path
+        add_log(folder, events, number)
+    return folder
 
 
-def add_log(folder: Path, events: pd.DataFrame, number: int) -> None:
-    part = events.iloc[number * 2500 : (number + 1) * 2500]
-    part.to_csv(folder / "logs" / f"{number}.csv", index=False)
+def add_log(folder: Path, events: pd.DataFrame, number: int) -> Path:
+    path = folder / f"{number}.csv"
+    events.iloc[number * 2500 : (number + 1) * 2500].to_csv(path, index=False)
+    return path
+
+
+def write_workflow(folder: Path, logs: Path) -> Path:
+    (folder / "w.yaml").write_text(TEXT.format(folder=folder, logs=logs))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, logs: Path) -> Path:
+    """Return a folder with a workflow that was not run."""
+    return write_workflow(tmp_path, logs)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory, logs: Path) -> Path:
+    """Return a folder with a workflow that was run; nobody changes it."""
+    folder = write_workflow(tmp_path_factory.mktemp("straight"), logs)
+    assert run(folder).did == tuple(DONE)
+    return folder
+
+
+@pytest.fixture
+def done(folder: Path, straight: Path) -> Path:
+    """Return a folder with a workflow that was run."""
+    shutil.copytree(straight / "out", folder / "out")
+    return folder
 
 
 def workflow(folder: Path, *changes: str) -> Workflow:
@@ -114,21 +140,19 @@ def check_same(one: Path, other: Path) -> None:
 # -- once, and not again ---------------------------------------------------------------------------
 
 
-def test_a_second_run_does_nothing(folder: Path) -> None:
-    assert promoted(str(folder / "out")) is None
+def test_a_second_run_does_nothing(done: Path, folder: Path) -> None:
     said: list[str] = []
-    first = run(folder)
-    assert (first.did, first.promoted) == (tuple(DONE), True)
-    before = snapshot(folder)
-    second = run(folder, say=said.append)
+    before = snapshot(done)
+    second = run(done, say=said.append)
     assert (second.did, second.promoted) == ((), True)
-    assert snapshot(folder) == before
+    assert snapshot(done) == before
     assert said == [f"{name}: done already" for name in DONE]
 
 
-def test_the_results_are_those_of_the_functions(folder: Path) -> None:
-    run(folder, "report={}")
-    paths = sorted(map(str, (folder / "logs").glob("*.csv")))
+def test_the_results_are_those_of_the_functions(done: Path, logs: Path) -> None:
+    folder = done
+    assert run(folder, "report={}").did == ("report",)
+    paths = sorted(map(str, logs.glob("*.csv")))
     log = dasrec.read_events(paths, user="user", item="item", value="value", timestamp="timestamp")
     store = dasrec.write_interactions(log, folder / "store")
     split = dasrec.split_by_time(store, 0.2)
@@ -151,59 +175,56 @@ def test_the_results_are_those_of_the_functions(folder: Path) -> None:
     assert "ndcg" in page
 
 
-def test_what_has_changed_is_done_again_with_all_after_it(folder: Path) -> None:
-    run(folder)
-    assert run(folder, "recommend.n=4").did == ("recommend", "promote")
-    assert lists_of(folder)["rank"].max() == 4
-    assert run(folder, "recommend.n=4", "evaluate.n=7").did == ("evaluate",)
-    (folder / "logs" / "2.csv").unlink()
-    assert run(folder, "recommend.n=4").did[:4] == ("ingest", "split", "fit", "evaluate")
+def test_what_has_changed_is_done_again_with_all_after_it(done: Path, logs: Path) -> None:
+    assert run(done, "recommend.n=4").did == ("recommend", "promote")
+    assert lists_of(done)["rank"].max() == 4
+    assert run(done, "recommend.n=4", "evaluate.n=7").did == ("evaluate",)
+    fewer = run(done, f"log.source={logs}/[01].csv", "recommend=null")
+    assert fewer.did[:4] == ("ingest", "split", "fit", "evaluate")
 
 
-def test_what_was_removed_is_made_again(folder: Path) -> None:
-    run(folder)
-    shutil.rmtree(folder / "out" / "lists")
-    assert run(folder).did == ("recommend",)
-    shutil.rmtree(folder / "out" / "models")
-    assert run(folder).did == ("fit", "whole")
+def test_what_was_removed_is_made_again(done: Path, straight: Path) -> None:
+    shutil.rmtree(done / "out" / "lists")
+    assert run(done).did == ("recommend",)
+    shutil.rmtree(done / "out" / "models")
+    assert run(done).did == ("fit", "whole")
+    check_same(done, straight)
 
 
 # -- the better stays ------------------------------------------------------------------------------
 
 
-def test_a_model_that_is_not_better_leaves_all_as_it_was(folder: Path) -> None:
-    run(folder)
-    pointer, lists = (folder / "out/promoted.json").read_bytes(), lists_of(folder)
-    worse = run(folder, "fit={model: popular}")
+def test_a_model_that_is_not_better_leaves_all_as_it_was(done: Path) -> None:
+    pointer, lists = (done / "out/promoted.json").read_bytes(), lists_of(done)
+    worse = run(done, "fit={model: popular}")
     assert not worse.promoted
-    assert (states(folder)["recommend"], states(folder)["promote"]) == ("skipped", "skipped")
-    assert (folder / "out/promoted.json").read_bytes() == pointer
-    pd.testing.assert_frame_equal(lists_of(folder), lists)
-    assert status_of(folder)["exit_status"] == 0
-    assert run(folder, "fit={model: popular}").did == ()
-    assert run(folder, "fit={model: popular}", "promote.when=always").promoted
-    assert model_of(folder).name == "popular"
+    assert (states(done)["recommend"], states(done)["promote"]) == ("skipped", "skipped")
+    assert (done / "out/promoted.json").read_bytes() == pointer
+    pd.testing.assert_frame_equal(lists_of(done), lists)
+    assert status_of(done)["exit_status"] == 0
+    assert run(done, "fit={model: popular}").did == ()
+    assert run(done, "fit={model: popular}", "promote.when=always").promoted
+    assert model_of(done).name == "popular"
 
 
 @pytest.mark.parametrize("change", ["promote.gain=0.9", "promote.p=1e-30"])
-def test_better_is_what_the_workflow_says(folder: Path, change: str) -> None:
-    outcome = run(folder, change)
-    assert not outcome.promoted
-    assert promoted(str(folder / "out")) is None
-    assert not (folder / "out" / "lists").exists()
+def test_better_is_what_the_workflow_says(done: Path, change: str) -> None:
+    (done / "out" / "promoted.json").unlink()
+    assert not run(done, change).promoted
+    assert promoted(str(done / "out")) is None
 
 
-def test_old_models_and_lists_are_removed_but_for_those_in_use(folder: Path) -> None:
-    run(folder)
-    used = promoted(str(folder / "out"))
+def test_old_models_and_lists_are_removed_but_for_those_in_use(done: Path) -> None:
+    used = promoted(str(done / "out"))
     assert used is not None
-    for factors in (1, 2, 3):
-        run(folder, f"fit.factors={factors}", "promote.gain=1", "keep=1")
-    left = {path.name for path in (folder / "out" / "models").iterdir()}
+    for factors in (1, 2):
+        change = f"fit={{model: ImplicitALS, factors: {factors}, iterations: 1}}"
+        run(done, change, "promote.gain=1", "keep=1")
+    left = {path.name for path in (done / "out" / "models").iterdir()}
     assert len(left) == 2
     assert used.key in left
-    assert promoted(str(folder / "out")) == used
-    assert lists_of(folder)["rank"].max() == 3
+    assert promoted(str(done / "out")) == used
+    assert lists_of(done)["rank"].max() == 3
 
 
 # -- cut off ---------------------------------------------------------------------------------------
@@ -227,13 +248,12 @@ def cut(monkeypatch: pytest.MonkeyPatch, error: BaseException, *, after: int) ->
     ("error", "state", "status"),
     [
         (KeyboardInterrupt(), "stopped", 130),
-        (Terminated(), "stopped", 143),
         (OSError("the link is cut"), "failed", 75),
     ],
 )
 def test_what_was_cut_off_goes_on_and_comes_to_the_same(
     folder: Path,
-    tmp_path_factory: pytest.TempPathFactory,
+    straight: Path,
     monkeypatch: pytest.MonkeyPatch,
     error: BaseException,
     state: str,
@@ -258,11 +278,7 @@ def test_what_was_cut_off_goes_on_and_comes_to_the_same(
     resumed = run(folder, resume=True)
     assert resumed.did == tuple(DONE[2:])
     assert iterations == [3, 4, 1, 2, 3, 4]
-    other = tmp_path_factory.mktemp("straight")
-    shutil.copytree(folder / "logs", other / "logs")
-    (other / "w.yaml").write_text(TEXT.format(folder=other))
-    run(other)
-    check_same(folder, other)
+    check_same(folder, straight)
     assert not (folder / "out" / "unfinished").exists()
 
 
@@ -278,27 +294,26 @@ def test_anew_does_the_step_from_its_beginning(
         "dasrec.workflow.status.Status.tick",
         lambda self, name, **facts: iterations.append(facts["iteration"]),
     )
-    assert run(folder, anew=True).did == tuple(DONE[2:])
-    assert iterations == [1, 2, 3, 4] * 2
+    assert run(folder, "fit.whole=false", anew=True).did[0] == "fit"
+    assert iterations == [1, 2, 3, 4]
 
 
-def test_a_run_that_was_refused_is_over(folder: Path) -> None:
+def test_a_run_that_was_refused_is_over(done: Path) -> None:
     with pytest.raises(InputError, match="has no column 'who'"):
-        run(folder, "log.columns.user=who")
-    assert (status_of(folder)["state"], status_of(folder)["exit_status"]) == ("failed", 2)
-    assert run(folder).promoted
+        run(done, "log.columns.user=who")
+    assert (status_of(done)["state"], status_of(done)["exit_status"]) == ("failed", 2)
+    assert run(done).did == ()
 
 
-def test_a_run_that_died_is_gone_on_with(folder: Path) -> None:
+def test_a_run_that_died_is_gone_on_with(done: Path) -> None:
     """What says that it is running cannot be, since its lock is free."""
-    run(folder)
-    place = folder / "out/runs/w/status.json"
+    place = done / "out/runs/w/status.json"
     record = json.loads(place.read_text())
     record["state"] = record["steps"][3]["state"] = "running"
     place.write_text(json.dumps(record))
     with pytest.raises(InputError, match="cut off in fit"):
-        run(folder)
-    assert run(folder, resume=True).did == ()
+        run(done)
+    assert run(done, resume=True).did == ()
 
 
 def test_a_second_run_at_the_same_time_is_refused(folder: Path) -> None:
@@ -309,30 +324,46 @@ def test_a_second_run_at_the_same_time_is_refused(folder: Path) -> None:
 
 # -- appending -------------------------------------------------------------------------------------
 
-APPEND = ("log.how=append", "clean={dedupe: sum}", "promote.when=always")
+APPEND = ("log.how=append", "clean={dedupe: sum}", "promote.when=always", "recommend=null")
 
 
-def test_only_new_files_are_appended(folder: Path, events: pd.DataFrame) -> None:
-    run(folder, *APPEND, "log.batch=2", "log.compact=2")
-    assert status_of(folder)["steps"][0]["version"] == 2
-    add_log(folder, events, 3)
-    again = run(folder, *APPEND, "log.compact=2")
-    assert again.did[0] == "ingest"
-    facts = again.status["steps"][0]
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory, logs: Path) -> Path:
+    """Return a folder whose workflow has appended three files in two versions."""
+    folder = write_workflow(tmp_path_factory.mktemp("grown"), logs)
+    facts = run(folder, *APPEND, "log.batch=2").status["steps"][0]
+    assert (facts["version"], facts["n_files"]) == (2, 3)
+    return folder
+
+
+@pytest.fixture
+def appended(folder: Path, grown: Path, events: pd.DataFrame) -> tuple[str, ...]:
+    """Copy that place, and return changes of a workflow that finds one file more."""
+    shutil.copytree(grown / "out", folder / "out")
+    logs = workflow(folder).log.source
+    return (*APPEND, f"log.source=[{logs}, {add_log(folder, events, 3)}]")
+
+
+def test_only_new_files_are_appended(
+    folder: Path, appended: tuple[str, ...], events: pd.DataFrame
+) -> None:
+    facts = run(folder, *appended, "log.compact=2").status["steps"][0]
     n_cells = len(events.drop_duplicates(["user", "item"]))
     assert (facts["n_files"], facts["n_interactions"]) == (1, n_cells)
     store = dasrec.open_interactions(folder / "out" / "store")
     assert len(store.group_urls) == 1  # the third part was one too many
     assert store.to_scipy().sum() == pytest.approx(events["value"].sum())
-    assert run(folder, *APPEND, "log.compact=2").did == ()
+    assert run(folder, *appended, "log.compact=2").did == ()
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_an_append_that_was_cut_off_adds_each_file_once(
-    folder: Path, events: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, moment: str
+    folder: Path,
+    appended: tuple[str, ...],
+    events: pd.DataFrame,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
 ) -> None:
-    run(folder, *APPEND)
-    add_log(folder, events, 3)
     append = log_steps.append_interactions
 
     def cut_off(*arguments: Any, **options: Any) -> None:
@@ -343,18 +374,18 @@ def test_an_append_that_was_cut_off_adds_each_file_once(
     with monkeypatch.context() as patch:
         patch.setattr(log_steps, "append_interactions", cut_off)
         with pytest.raises(KeyboardInterrupt):
-            run(folder, *APPEND)
-    run(folder, *APPEND, resume=True)
+            run(folder, *appended)
+    run(folder, *appended, resume=True)
     store = dasrec.open_interactions(folder / "out" / "store")
-    assert store.version == 2
+    assert store.version == 3
     assert store.to_scipy().sum() == pytest.approx(events["value"].sum())
 
 
-def test_a_warm_start_goes_on_from_the_model_in_use(folder: Path, events: pd.DataFrame) -> None:
-    run(folder, *APPEND)
+def test_a_warm_start_goes_on_from_the_model_in_use(
+    folder: Path, appended: tuple[str, ...]
+) -> None:
     before = model_of(folder)
-    add_log(folder, events, 3)
-    warm = (*APPEND, "fit={model: ImplicitALS, factors: 4, warm: 1}")
+    warm = (*appended, "fit={model: ImplicitALS, factors: 4, warm: 1}")
     assert run(folder, *warm).promoted
     store = dasrec.open_interactions(folder / "out" / "store")
     kept = folder / "kept"
@@ -393,24 +424,22 @@ def test_a_model_is_carried_over_by_ids(tmp_path: Path, kind: str) -> None:
 # -- plans and statuses ----------------------------------------------------------------------------
 
 
-def test_a_plan_says_what_would_be_done_and_touches_nothing(folder: Path) -> None:
+def test_a_plan_says_what_would_be_done_and_touches_nothing(folder: Path, straight: Path) -> None:
     plan = {each.step: each for each in plan_workflow(workflow(folder))}
     assert not (folder / "out").exists()
     assert list(plan) == ALL
-    assert (plan["ingest"].state, plan["whole"].state, plan["report"].state) == (
-        *("to do", "if better", "skipped"),
-    )
+    found = [plan[name].state for name in ("ingest", "whole", "report")]
+    assert found == ["to do", "if better", "skipped"]
     assert plan["ingest"].disk_bytes > 24 * 7500
     assert plan["ingest"].seconds > 0
-    run(folder)
-    before = snapshot(folder)
-    assert {each.state for each in plan_workflow(workflow(folder))} == {"done", "skipped"}
-    plan = {each.step: each for each in plan_workflow(workflow(folder, "fit.factors=8"))}
+    before = snapshot(straight)
+    assert {each.state for each in plan_workflow(workflow(straight))} == {"done", "skipped"}
+    plan = {each.step: each for each in plan_workflow(workflow(straight, "fit.factors=8"))}
     assert (plan["ingest"].state, plan["fit"].state) == ("done", "to do")
-    store = dasrec.open_interactions(folder / "out" / "store")
+    store = dasrec.open_interactions(straight / "out" / "store")
     assert plan["fit"].n_tasks == 4 * dasrec.plan_fit(store, factors=8).n_tasks
     assert plan["recommend"].n_tasks == dasrec.plan_ranking(store, factors=9).n_tasks
-    assert snapshot(folder) == before
+    assert snapshot(straight) == before
 
 
 @pytest.mark.parametrize(

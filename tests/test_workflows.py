@@ -97,6 +97,7 @@ def test_nightly_promotes_what_is_better(folder: Path) -> None:
     check_outcome()
 
 
+@pytest.mark.slow
 def test_backfill_and_append_share_a_place(folder: Path) -> None:
     last = (folder / "logs" / "3.csv").rename(folder / "later.csv")
     first = good("backfill", *SMALL, "--set", "log.batch=1")
@@ -110,6 +111,7 @@ def test_backfill_and_append_share_a_place(folder: Path) -> None:
     check_outcome()
 
 
+@pytest.mark.slow
 def test_search_fits_the_best(folder: Path) -> None:
     small = ["--set", SPACE, "--set", "search.budget=20", "--set", "fit.iterations=3"]
     found = good("search", *small, "--set", "search.strategy=grid", "--set", "promote.p=1")
