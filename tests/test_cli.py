@@ -24,7 +24,7 @@ from dasrec.datasets import simulate_events
 
 COLUMNS = ["--user", "user", "--item", "item", "--value", "value", "--timestamp", "timestamp"]
 COMMANDS = ["demo", "ingest", "info", "split", "fit", "evaluate", "compare", "recommend", "report"]
-UPKEEP = ["compact", "forget", "verify", "features", "doctor"]
+UPKEEP = ["compact", "forget", "verify", "features", "doctor", "run"]
 
 
 def run(*arguments: object) -> Result:

@@ -58,7 +58,8 @@ def plan_workflow(workflow: Workflow) -> list[StepPlan]:
     """Foresee which steps of a workflow would be done, and what they take; nothing is touched.
 
     The log is looked at as by :func:`dasrec.plan_ingest`; no cluster is asked for. Where the store
-    is still to be written, later steps are foreseen by the one that is there, if there is one.
+    is still to be written, later steps are foreseen by the one that is there, if there is one. All
+    that comes after a step to be done is told as to be done, though some of it may not change.
 
     Raises
     ------
