@@ -52,7 +52,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("serve", "report", "dashboard"),
     ("pages", "search_report"),
     ("cluster",),
-    ("demo",),
+    ("demo", "workflow"),
     ("console",),
     ("cli",),
 )
@@ -69,6 +69,10 @@ SHARED = {
     "metrics": ("base",),
     "search": ("base",),
     "report": ("base",),
+    "workflow": (
+        *("base", "text", "spec", "lock", "place", "status", "carry", "logs", "state"),
+        *("prepare", "learn", "publish", "runner"),
+    ),
     "cli": ("options",),
 }
 
@@ -84,10 +88,12 @@ DOORS: dict[str, set[str]] = {
     "distributed": {"cluster"},
     "numba": {"kernels"},
     "pooch": {"datasets"},
+    "pydantic": {"cluster", "workflow"},
     "pyarrow": {"readers", "ids", "events", "lists", "recommend", "datasets"},
     "rich": {"console"},
     "starlette": {"serve"},
     "uvicorn": {"serve"},
+    "yaml": {"cluster", "workflow"},
     "zarr": {"store"},
 }
 NOT_IN_KERNELS = {"dask", "distributed", "pandas", "xarray", "zarr"}

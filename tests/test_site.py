@@ -22,7 +22,17 @@ from docs import hooks
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PUBLIC = ("cluster", "datasets", "metrics", "pages", "report", "scale", "search_report", "testing")
+PUBLIC = (
+    "cluster",
+    "datasets",
+    "metrics",
+    "pages",
+    "report",
+    "scale",
+    "search_report",
+    "testing",
+    "workflow",
+)
 """The modules of which all is public, beside what ``dasrec`` itself names."""
 
 
