@@ -5,6 +5,7 @@ from dasrec.clean import by_session, clean, drop_ids, keep_ids, pseudonymise, wi
 from dasrec.compare import compare
 from dasrec.errors import (
     BudgetError,
+    ClusterError,
     DasrecError,
     DataUnavailableError,
     DiskError,
@@ -83,6 +84,7 @@ __all__ = [
     "BudgetError",
     "Centre",
     "Clip",
+    "ClusterError",
     "DasrecError",
     "DataUnavailableError",
     "DiskError",
