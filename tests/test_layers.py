@@ -52,7 +52,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("serve", "report", "dashboard"),
     ("pages", "search_report"),
     ("cluster",),
-    ("demo",),
+    ("doctor", "demo"),
     ("console",),
     ("cli",),
 )
@@ -69,6 +69,7 @@ SHARED = {
     "metrics": ("base",),
     "search": ("base",),
     "report": ("base",),
+    "cluster": ("spec", "workers"),
     "cli": ("options",),
 }
 
