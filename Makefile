@@ -16,7 +16,7 @@ BASE ?=
 # exported, so that `make venv PYTHON=...` reaches .ci/new-venv
 export PYTHON
 
-.PHONY: help venv demo test test-slow lint format types layers notebooks docs peers constraints clean
+.PHONY: help venv demo test test-slow test-hosts lint format types layers notebooks docs peers constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,8 +36,11 @@ demo: $(STAMP) ## Run the whole way on MovieLens 100K, or on a simulated log
 test: $(STAMP) ## Run the tests, but for the slow ones, in two processes
 	@$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
-test-slow: $(STAMP) ## Run the slow tests only
-	@$(BIN)/pytest -m slow $(ARGS)
+test-slow: $(STAMP) ## Run the slow tests only, but for those on several hosts
+	@$(BIN)/pytest -m "slow and not hosts" $(ARGS)
+
+test-hosts: $(STAMP) ## Run the tests on hosts made of network namespaces (root, DASREC_NETNS)
+	@$(BIN)/pytest -m hosts $(ARGS)
 
 lint: $(STAMP) ## Check style and formatting
 	@$(BIN)/ruff check

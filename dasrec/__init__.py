@@ -6,6 +6,7 @@ from dasrec.compare import compare
 from dasrec.errors import (
     BudgetError,
     BusyError,
+    ClusterError,
     DasrecError,
     DataUnavailableError,
     DiskError,
@@ -85,6 +86,7 @@ __all__ = [
     "BusyError",
     "Centre",
     "Clip",
+    "ClusterError",
     "DasrecError",
     "DataUnavailableError",
     "DiskError",

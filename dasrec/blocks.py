@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from dasrec import files
 from dasrec.columns import Codec, narrow, same, widen
+from dasrec.errors import ClusterError
 from dasrec.kernels.csr import places, scatter
 from dasrec.typing import Ints, Longs, Task
 
@@ -33,6 +34,12 @@ logger = logging.getLogger(__name__)
 
 _TRIES = 4  # while workers die
 _PAUSE = 0.5  # until the scheduler knows that one has died
+_NO_SCHEDULER = "scheduler-connection-lost"  # why distributed cancels what it was asked for
+LOST = (
+    "the scheduler was lost, and all that was under way; what is in stores and checkpoints is "
+    "still there. See that the cluster is back, then run the same call again (a fit with "
+    "resume=True)"
+)
 
 _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
@@ -106,7 +113,7 @@ class Shared:
                 # in a list, since a tuple by itself would be scattered element by element
                 (self.future,) = self._client.scatter([self._value], hash=False)
             except OSError:  # the worker has died; the next one is another
-                if not left:
+                if not left or not _has_scheduler(self._client):
                     raise
                 time.sleep(_PAUSE)
             else:
@@ -151,7 +158,13 @@ def run(
     -----
     Goes to the active client, else to the threaded scheduler (or whatever ``dask.config`` says).
     BLAS runs one thread a task. When a task fails or the caller is interrupted, the rest is
-    cancelled. Shared values that died with their workers are shared again, and all tasks repeated.
+    cancelled. Shared values that died with their workers are shared again, and all tasks repeated;
+    so they are when the scheduler was lost and is back.
+
+    Raises
+    ------
+    ClusterError
+        The scheduler is lost, or a task has ended several workers, as one that is too large does.
     """
     if _ALONE.get():
         found: list[Any] = []
@@ -171,14 +184,34 @@ def run(
             try:
                 tasks, label = _delayed(task, arguments, name)
                 return _run_on(client, tasks[-wanted:], label, bar)
-            except CancelledError:
-                if not (left and shared):
+            except CancelledError as error:
+                if not _has_scheduler(client):
+                    raise ClusterError(LOST) from error
+                if not left or not (shared or lost_scheduler(error)):
                     raise
-            logger.warning("%s: workers died with what all tasks need; it is shared again", name)
+                logger.warning("%s: %s", name, _again(error))
             bar.reset()
             for value in shared.values():
                 value.spread()
     raise AssertionError  # the last try returns or raises
+
+
+def lost_scheduler(error: CancelledError) -> bool:
+    """Say whether something was cancelled because the scheduler was lost."""
+    return _NO_SCHEDULER in str(error)
+
+
+def _again(error: CancelledError) -> str:
+    if lost_scheduler(error):
+        return "the scheduler was lost and is back; all tasks are repeated"
+    return "workers died with what all tasks need; it is shared again"
+
+
+def _has_scheduler(client: Any) -> bool:
+    """Wait while the client looks for a scheduler that it has lost; say whether there is one."""
+    while client.status == "connecting":
+        time.sleep(_PAUSE)
+    return bool(client.status == "running")
 
 
 def _delayed(
@@ -221,12 +254,26 @@ def _run_on(client: Any, tasks: list[Delayed], label: str, bar: Any) -> list[Any
         future.add_done_callback(lambda _: bar.update())
     try:
         return list(client.gather(futures))  # raises the first error at once
-    except BaseException:
+    except BaseException as error:
+        if client.status != "running":
+            raise  # who is left works for nobody
         client.cancel(futures, force=True)
         # what a worker has begun cannot be stopped; it must not go on writing behind our back
         while any(client.run(_is_busy, label, on_error="ignore").values()):
             time.sleep(0.05)
+        if type(error).__name__ == "KilledWorker":
+            raise ClusterError(_killed(error, label)) from error
         raise
+
+
+def _killed(error: Any, label: str) -> str:
+    block = str(error.task).removeprefix(f"{label}-")
+    return (
+        f"block {block} of {label.rpartition('-')[0]} ended {error.allowed_failures + 1} workers, "
+        f"the last of them {error.last_worker.address}: most likely it took more memory than they "
+        "have. What was there before is still there; give workers more memory or fewer threads, "
+        "or see their logs, then run the same call again"
+    )
 
 
 def _is_busy(label: str, dask_worker: Any) -> bool:

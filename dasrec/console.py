@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from dasrec.demo import Outcome
 from dasrec.interactions import Interactions
+from dasrec.memory import gigabytes
 
 
 def show(record: dict[str, Any], *, as_json: bool, human: Callable[[], None]) -> None:
@@ -36,6 +38,59 @@ def show_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
 def show_facts(title: str, record: dict[str, Any]) -> None:
     """Print a record as a table of two columns."""
     show_table(title, ["what", "value"], [[key, value] for key, value in record.items()])
+
+
+def show_health(record: dict[str, Any]) -> None:
+    """Print what :func:`dasrec.doctor.examine` found: a line a process, versions, and faults."""
+    processes = {"here": record["client"], "scheduler": record["scheduler"], **record["workers"]}
+    found = {
+        name.partition("://")[2] or name: each
+        for name, each in processes.items()
+        if each is not None
+    }
+    columns = ["process", "threads", "memory", "free", "BLAS", "clock"]
+    tried = any("store" in each for each in found.values())
+    show_table(
+        "Processes",
+        columns + (["write/s", "read/s"] if tried else []),
+        [
+            [name.partition("://")[2] or name, *_health(each, tried=tried)]
+            for name, each in found.items()
+        ],
+    )
+    versions = [
+        [package, _versions([_packages(each)[package] for each in found.values()])]
+        for package in _packages(record["client"])
+    ]
+    show_table("Versions", ["package", "version"], versions)
+    click.echo("\n".join(record["faults"]) or "All is well.")
+
+
+def _health(each: dict[str, Any], *, tried: bool) -> list[Any]:
+    """Return the cells of a process."""
+    limit, skew = each["memory_limit_bytes"], each.get("clock_skew_seconds", 0)
+    threads = [str(one["threads"]) for one in each["blas"]]
+    cells = [
+        each["threads"],
+        gigabytes(limit) if limit else "no limit",
+        gigabytes(each["disk_free_bytes"]),
+        "/".join(threads) or "-",
+        f"{skew:+.1f} s" if skew else "right",
+    ]
+    speeds = ("write_bytes_per_second", "read_bytes_per_second") if tried else ()
+    store = each.get("store", {})
+    return cells + [gigabytes(store[key]) if key in store else "-" for key in speeds]
+
+
+def _packages(each: dict[str, Any]) -> dict[str, str]:
+    return {"python": each["python"], **each["versions"]}
+
+
+def _versions(seen: list[str]) -> str:
+    """Write a version, or how many have which."""
+    if len(counts := Counter(seen)) == 1:
+        return seen[0]
+    return ", ".join(f"{version} ({n} of {len(seen)})" for version, n in counts.items())
 
 
 def show_comparison(comparison: xr.Dataset) -> None:

@@ -26,6 +26,10 @@ class BudgetError(DasrecError):
     """The memory that a step needs is above its limit; nothing was started."""
 
 
+class ClusterError(DasrecError):
+    """A cluster does not come up, or is lost."""
+
+
 class DiskError(DasrecError, OSError):
     """A disk is full or a server cannot be reached; what was there before is still there."""
 

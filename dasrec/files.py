@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import itertools
 import json
 import os
@@ -31,6 +32,8 @@ _REFUSALS = (
 )
 _LOCAL = LocalFileSystem()
 _OBJECT_STORES = ("s3", "s3a")
+_S3FS_TRIES = 5  # of s3fs itself
+_LONGEST_PUT = 300.0  # seconds
 _CLIENTS = ("aiobotocore", "aiohttp", "botocore", "s3fs")  # some of their errors are no OSError
 
 
@@ -38,11 +41,15 @@ def options(url: str) -> dict[str, Any] | None:
     """Return what a URL is opened with beside what the environment and fsspec's settings say.
 
     The one place for it. To try again after a failure is left to botocore, whose own settings say
-    how often.
+    how often; what s3fs adds is bounded here.
     """
     if url.partition("://")[0] not in _OBJECT_STORES:
         return None
+    _bound_tries()
+    given = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
     return {
+        # seconds of silence; settings of the user go first, of which fsspec would take all or none
+        "config_kwargs": {"connect_timeout": 5, "read_timeout": 10, **given},
         # others write to the same bucket: what a listing said a moment ago need not be true
         "use_listings_cache": False,
         # a file is read a block ahead, and every task would hold 50 MB of it
@@ -50,6 +57,20 @@ def options(url: str) -> dict[str, Any] | None:
         # to read an object in parts, its size would be asked for before each read
         "max_concurrency": 1,
     }
+
+
+@functools.cache
+def _bound_tries() -> None:
+    """Let s3fs try twice what botocore has tried five times, unless somebody has said otherwise.
+
+    Its five times stand in each other's way: to read from a server that takes connections and never
+    answers it would ask 5 x 5 x 5 times and wait for half an hour.
+    """
+    with contextlib.suppress(ImportError):
+        from s3fs import S3FileSystem
+
+        if S3FileSystem.retries == _S3FS_TRIES:
+            S3FileSystem.retries = 2
 
 
 def locate(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -116,7 +137,7 @@ def replace(url: str, content: bytes, *, durable: bool = True) -> None:
     fs, path = locate(url)
     if not isinstance(fs, LocalFileSystem):
         with reaching(url):
-            fs.pipe_file(path, content)
+            fs.pipe_file(path, content, **_within(url))
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +164,7 @@ def create(url: str, content: str) -> None:
     fs, path = locate(url)
     if not isinstance(fs, LocalFileSystem):
         with reaching(url):
-            _put_new(fs, path, content.encode())
+            _put_new(fs, path, content.encode(), within=_within(url))
         return
     draft = f"{path}.{token()}"
     replace(draft, content.encode())
@@ -154,9 +175,16 @@ def create(url: str, content: str) -> None:
         Path(draft).unlink()
 
 
-def _put_new(fs: fsspec.AbstractFileSystem, path: str, content: bytes) -> None:
+def _within(url: str) -> dict[str, float]:
+    """Return a deadline for a small put: while it waits to send, no timeout of a client runs."""
+    return {} if options(url) is None else {"timeout": _LONGEST_PUT}
+
+
+def _put_new(
+    fs: fsspec.AbstractFileSystem, path: str, content: bytes, *, within: dict[str, float]
+) -> None:
     try:
-        fs.pipe_file(path, content, mode="create")
+        fs.pipe_file(path, content, mode="create", **within)
     except OSError as error:
         answer = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
         if not isinstance(error, FileExistsError) and answer != "PreconditionFailed":

@@ -17,10 +17,13 @@ with contextlib.suppress(OSError, AttributeError):  # glibc alone has them
     _trim = ctypes.CDLL("libc.so.6").malloc_trim
     _tune = ctypes.CDLL("libc.so.6").mallopt
 
+LARGEST_KEPT = 32 * 2**20
+"""Bytes of the largest array that comes from the heap: the most that glibc allows."""
+
 _TUNING = {
     # environment variable of glibc: number of the option, value
     "MALLOC_ARENA_MAX": (-8, 1),
-    "MALLOC_MMAP_THRESHOLD_": (-3, 32 * 2**20),
+    "MALLOC_MMAP_THRESHOLD_": (-3, LARGEST_KEPT),
     "MALLOC_TRIM_THRESHOLD_": (-1, 256 * 2**20),
 }
 
@@ -78,6 +81,16 @@ def share_heap() -> None:
     if _tune is not None and not any(name in os.environ for name in _TUNING):
         for option, value in _TUNING.values():
             _tune(option, value)
+
+
+def keep_large() -> None:
+    """Let arrays of up to 32 MB come from the heap, unless the environment says from which size.
+
+    For workers of Dask, whose environment makes :func:`share_heap` leave all as it is.
+    """
+    name = "MALLOC_MMAP_THRESHOLD_"
+    if _tune is not None and name not in os.environ:
+        _tune(*_TUNING[name])
 
 
 def release() -> None:

@@ -17,6 +17,8 @@ from werkzeug.serving import make_server
 MOST_IN_A_ROW = 2
 """How often one request fails at most before it is answered, so that trying again helps."""
 
+_LONGEST_SILENCE = 60  # seconds
+
 _ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>injected</Message></Error>"
 _FAULTS = {"500": ("500 Error", "InternalError"), "503": ("503 Error", "SlowDown")}
 
@@ -33,6 +35,8 @@ class FaultyServer:
         self._lock = threading.Lock()
         # moto looks and then writes; one request at a time makes its conditional put atomic
         self._turn = threading.Lock()
+        self._speaks = threading.Event()
+        self._speaks.set()
         self.reset()
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
@@ -69,6 +73,16 @@ class FaultyServer:
         self._left = -1
 
     @contextlib.contextmanager
+    def silent(self) -> Iterator[None]:
+        """Take every request and answer none, until this ends."""
+        self.reset()
+        self._speaks.clear()
+        try:
+            yield
+        finally:
+            self._speaks.set()
+
+    @contextlib.contextmanager
     def losing_replies(self, which: Callable[[dict[str, Any]], bool]) -> Iterator[None]:
         """Carry out the requests that fit, and answer each by HTTP 500 the first time."""
         self.reset()
@@ -98,6 +112,9 @@ class FaultyServer:
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         fault = self._fault(environ)
         self.seen[fault] += 1
+        if not self._speaks.is_set():
+            self._speaks.wait(_LONGEST_SILENCE)
+            fault = "500"  # whoever asked is gone, and nothing is to be done for them
         if fault == "slow":
             time.sleep(0.05)
         # a body that is not read would be taken for the next request on the same connection

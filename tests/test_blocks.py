@@ -11,9 +11,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -27,7 +28,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from dasrec import DiskError, InputError, StoreError, blocks, files
+from dasrec import ClusterError, DiskError, InputError, StoreError, blocks, files
 from dasrec.blocks import Pieces
 from dasrec.cluster import connect
 from tests import references
@@ -257,6 +258,45 @@ def test_what_died_with_all_that_had_it_is_shared_again(caplog: pytest.LogCaptur
         )
     assert found == [499500 + n for n in range(4)]
     assert "test-lost: workers died with what all tasks need; it is shared again" in caplog.text
+
+
+@pytest.mark.parametrize("status", ["running", "closed"])
+def test_a_scheduler_that_is_lost_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, status: str
+) -> None:
+    client, outcomes = SimpleNamespace(status="connecting"), ["scheduler-connection-lost", ""]
+    timer = threading.Timer(0.1, lambda: setattr(client, "status", status))
+
+    def run_on(*_: Any) -> list[int]:
+        if reason := outcomes.pop(0):
+            timer.start()
+            raise CancelledError(reason)
+        return [1]
+
+    monkeypatch.setattr(blocks, "_PAUSE", 0.01)
+    monkeypatch.setattr(blocks, "active_client", lambda: client)
+    monkeypatch.setattr(blocks, "_run_on", run_on)
+    if status == "closed":
+        with pytest.raises(ClusterError, match="the scheduler was lost, and all that was under"):
+            blocks.run(pow, [(1, 1)], name="test-lost")
+    else:
+        assert blocks.run(pow, [(1, 1)], name="test-lost") == [1]
+        assert "test-lost: the scheduler was lost and is back; all tasks are re" in caplog.text
+    timer.join()
+
+
+def test_what_somebody_else_has_cancelled_is_not_done_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    who = "somebody"
+
+    def run_on(*_: Any) -> list[int]:
+        raise CancelledError(who)
+
+    monkeypatch.setattr(blocks, "active_client", lambda: SimpleNamespace(status="running"))
+    monkeypatch.setattr(blocks, "_run_on", run_on)
+    with pytest.raises(CancelledError, match="somebody"):
+        blocks.run(pow, [(1, 1)], name="test-cancelled")
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+import yaml
 from click.testing import CliRunner
 from scipy import sparse
 
 import dasrec
 from dasrec import store
 from dasrec.cli import main
+from dasrec.cluster.spec import KINDS, Kubernetes, parse
 from dasrec.models import MODELS
 from dasrec.schema import MODEL_KIND
 from dasrec.search.schedule import STRATEGIES
@@ -203,6 +205,26 @@ def test_the_picture_shows_every_step() -> None:
     steps = "logs events clean interactions split model evaluate recommend report".split()
     assert [word for word in words if word in steps] == steps
     assert "prefers-color-scheme: dark" in text_of("docs/way.svg")
+
+
+def test_every_failure_has_a_test() -> None:
+    rows = table_rows(text_of("docs/failures.md"))
+    assert len(rows) > 25
+    for row in rows:
+        assert re.fullmatch(r"`test_\w+\.py::test_\w+`", row[-1]), row
+    for file, name in re.findall(r"`(test_\w+\.py)::(\w+)`", text_of("docs/failures.md")):
+        assert re.search(rf"^def {name}\(", text_of(f"tests/{file}"), re.M), f"{file}: {name}"
+
+
+def test_clusters_take_the_fields_that_the_page_says() -> None:
+    page = section("docs/conventions.md", "Clusters")
+    stated = {quoted(kind)[0]: quoted(fields) for kind, fields in table_rows(page)[4:-1]}
+    assert stated == {
+        kind: [name for name in model.model_fields if name != "kind"]
+        for kind, model in KINDS.items()
+    }
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    assert parse(yaml.safe_load(block)) == Kubernetes.model_validate(yaml.safe_load(block))
 
 
 # -- statements ------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("serve", "report", "dashboard"),
     ("pages", "search_report"),
     ("cluster",),
-    ("demo", "workflow"),
+    ("doctor", "demo", "workflow"),
     ("console",),
     ("cli",),
 )
@@ -69,6 +69,7 @@ SHARED = {
     "metrics": ("base",),
     "search": ("base",),
     "report": ("base",),
+    "cluster": ("spec", "workers"),
     "workflow": (
         *("base", "text", "spec", "lock", "place", "status", "carry", "logs", "state"),
         *("prepare", "learn", "publish", "runner"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import logging
 import os
 import re
 import threading
@@ -43,8 +44,8 @@ def settings(server: FaultyServer) -> dict[str, str]:
     """Return the environment of a process that is to use the server."""
     return {
         "AWS_ENDPOINT_URL": server.url,
-        "AWS_ACCESS_KEY_ID": "somebody",
-        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_ACCESS_KEY_ID": "somebody-or-other",
+        "AWS_SECRET_ACCESS_KEY": "hush-hush",
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": "/dev/null",
@@ -369,6 +370,50 @@ def test_a_dead_server_is_told_in_one_line(full: str, server: FaultyServer) -> N
     assert outcome.output.startswith(f"Error: {place} cannot be reached")
     assert contents(dasrec.open_interactions(place)) == before
     assert verify(place) == []
+
+
+def test_a_server_that_never_answers_is_given_up(
+    bucket: str, server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After 2 x 2 x 5 requests: s3fs asks twice to read an object, and twice for each request."""
+    url = f"{bucket}/a"
+    files.replace(url, b"x")
+    assert files.options(url)["config_kwargs"] == {"connect_timeout": 5, "read_timeout": 10}
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"read_timeout": 0.1}})
+    assert files.options(url)["config_kwargs"] == {"connect_timeout": 5, "read_timeout": 0.1}
+    monkeypatch.setattr(files, "_LONGEST_PUT", 1)
+    forget_connections()
+    calls = {
+        "read": (lambda: files.read_bytes(url), 20),
+        "list": (lambda: files.names(bucket), 10),
+        "replace": (lambda: files.replace(url, bytes(10**7)), 10),  # more than is sent unread
+        "create": (lambda: files.create(f"{bucket}/b", "y"), 10),
+    }
+    for name, (call, most) in calls.items():
+        with server.silent():
+            with pytest.raises(DiskError, match=UNREACHABLE):
+                call()
+            assert 1 <= server.seen["requests"] <= most, name
+    forget_connections()
+    assert files.read_bytes(url) == b"x"
+    assert files.names(bucket) == {"a"}
+
+
+def test_credentials_are_neither_logged_nor_stored(
+    full: str, server: FaultyServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, "dasrec"):
+        whole = dasrec.open_interactions(f"{full}/store")
+        dasrec.Popular().fit(whole).save(f"{full}/model")
+        with server.dead(), pytest.raises(DiskError) as caught:
+            files.read_bytes(f"{full}/model")
+    told = f"{caplog.text} {caught.value!r} {whole!r}"
+    fs, path = files.locate(full)
+    found = [fs.cat_file(name) for name in fs.find(path)]
+    assert len(found) > 10
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        assert settings(server)[name] not in told
+        assert not any(settings(server)[name].encode() in each for each in found)
 
 
 def test_a_server_that_dies_midway_leaves_what_was_there(full: str, server: FaultyServer) -> None:

@@ -25,6 +25,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PUBLIC = (
     "cluster",
     "datasets",
+    "doctor",
     "metrics",
     "pages",
     "report",

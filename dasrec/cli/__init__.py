@@ -49,7 +49,7 @@ class _Group(click.Group):
     default="threads",
     show_default=True,
     metavar="SPEC",
-    help="Where to run: threads, processes:N, or a scheduler's address (tcp://host:8786).",
+    help="Where to run: threads, processes:N, tcp://host:8786, or a YAML file with a mapping.",
 )
 @click.pass_context
 def main(ctx: click.Context, verbose: bool, spec: str) -> None:

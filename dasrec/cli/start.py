@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from dasrec import cluster, demo
+from dasrec import demo, doctor
 from dasrec.cli.options import as_json_option
-from dasrec.console import show, show_demo, show_facts
+from dasrec.console import show, show_demo, show_health
 from dasrec.evaluate import as_record
 
 
@@ -41,23 +41,19 @@ def demo_command(folder: str, simulated: bool, seed: int, as_json: bool) -> None
 
 
 @click.command("doctor")
+@click.option("--cluster", "spec", metavar="SPEC", help="Instead of --cluster before the command.")
+@click.option("--store", metavar="PLACE", help="Folder that every process writes to and reads.")
 @as_json_option
 @click.pass_context
-def doctor_command(ctx: click.Context, as_json: bool) -> None:
-    """Check what is installed here and on the workers; exit status 1 if something is wrong.
+def doctor_command(ctx: click.Context, spec: str | None, store: str | None, as_json: bool) -> None:
+    """Check what is installed here, on the scheduler and on the workers, and what they can reach.
+
+    Exit status 1 if something is wrong; each fault comes with its remedy.
 
     \b
-    Example:  dasrec --cluster tcp://scheduler:8786 doctor
+    Example:  dasrec doctor --cluster tcp://scheduler:8786 --store s3://bucket/place
     """
-    record = cluster.examine(ctx.obj)
-
-    def human() -> None:
-        here = record["client"]
-        show_facts("This process", {**here.pop("versions"), **here})
-        for address, worker in record["workers"].items():
-            show_facts(address, {**worker.pop("versions"), **worker})
-        click.echo("\n".join(record["faults"]) or "All is well.")
-
-    show(record, as_json=as_json, human=human)
+    record = doctor.examine(spec or ctx.obj, store=store)
+    show(record, as_json=as_json, human=lambda: show_health(record))
     if record["faults"]:
         ctx.exit(1)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-from dasrec.errors import BusyError, DasrecError
+from dasrec.errors import BusyError, ClusterError, DasrecError
 
 DONE, FAULT, REFUSED, LATER, INTERRUPTED, TERMINATED = 0, 1, 2, 75, 130, 143
 """Exit statuses: done; a fault of dasrec's own; the same call would be refused again (bad input);
@@ -30,6 +30,7 @@ _FINAL = (
 )
 _PASSING = (
     BusyError,
+    ClusterError,
     OSError,
     TimeoutError,
     asyncio.CancelledError,

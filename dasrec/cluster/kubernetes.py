@@ -1,0 +1,180 @@
+"""Clusters of pods by the operator of dask-kubernetes."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from dasrec import files
+from dasrec.cluster.spec import Kubernetes
+from dasrec.cluster.workers import pod_environment
+from dasrec.errors import ClusterError, InputError
+
+logger = logging.getLogger(__name__)
+
+_ACTIONED = 20  # seconds in which the operator sees a cluster; now and then it never does
+_CLOSING = 60  # seconds
+
+
+@contextlib.contextmanager
+def running(spec: Kubernetes) -> Iterator[Any]:
+    """Give a ``KubeCluster`` that is up; it is deleted afterwards.
+
+    Raises
+    ------
+    InputError
+        dask-kubernetes is not installed, or there is neither an image nor a spec.
+    ClusterError
+        There is no way to the API server, or no cluster came up.
+    """
+    cluster = _made(spec)
+    try:
+        yield cluster
+    finally:
+        cluster.close(timeout=_CLOSING)
+
+
+def _made(spec: Kubernetes) -> Any:
+    """Return the first cluster that comes up; one that sticks is tried again under a new name."""
+    if spec.image is None and spec.spec is None:
+        msg = "cluster of kind kubernetes has no image; name one that holds dasrec, or give a spec"
+        raise InputError(msg)
+    kind = _kube_cluster()
+    for left in reversed(range(spec.tries)):
+        name = f"{spec.name}-{files.token()[:6]}"
+        options = _options(spec, name)
+        try:
+            return _begin(kind, patience=spec.patience, **options)
+        except TimeoutError as error:
+            logger.warning("cluster %s did not come up: %s", name, error)
+            if not left:
+                msg = (
+                    f"no cluster came up in {spec.tries} tries, the last was {name}: {error}. See "
+                    "that the operator of dask-kubernetes runs and watches the namespace, that the "
+                    "image can be pulled, and that the pods fit on the nodes"
+                )
+                raise ClusterError(msg) from error
+        except Exception as error:  # of kr8s, httpx and dask-kubernetes, which share no base
+            msg = (
+                f"cluster {name} cannot be made: {error!r}. Check KUBECONFIG "
+                "or the service account, the namespace, and that the operator is installed"
+            )
+            raise ClusterError(msg) from error
+    raise AssertionError  # the last try returns or raises
+
+
+def _kube_cluster() -> Any:
+    try:
+        from dask_kubernetes.operator import KubeCluster
+    except ImportError as error:
+        msg = f'kind kubernetes needs more ({error}); pip install "dasrec[kubernetes]"'
+        raise InputError(msg) from error
+    return KubeCluster
+
+
+def _options(spec: Kubernetes, name: str) -> dict[str, Any]:
+    return {
+        "custom_cluster_spec": describe(spec, name),
+        "namespace": spec.namespace,
+        "resource_timeout": _ACTIONED,
+        "shutdown_on_close": True,
+        "quiet": True,
+    }
+
+
+def _begin(kind: Any, *, patience: float, **options: Any) -> Any:
+    """Start a cluster within some time; what fails or takes longer is deleted.
+
+    dask-kubernetes waits for ever for a pod that is never scheduled, so it waits in a thread.
+    """
+    cluster, failures = kind.__new__(kind), list[BaseException]()
+
+    def start() -> None:
+        try:
+            cluster.__init__(**options)
+        except BaseException as error:  # noqa: BLE001 - raised again by who waits
+            failures.append(error)
+
+    starter = threading.Thread(target=start, daemon=True, name="dasrec-kubernetes")
+    starter.start()
+    try:
+        starter.join(patience)
+        if starter.is_alive():
+            msg = f"it was not up after {patience} s"
+            raise TimeoutError(msg)
+        if failures:
+            raise failures[0]
+    except BaseException:
+        # it may have been deleted already, or never have come to be
+        with contextlib.suppress(Exception):
+            cluster.close(timeout=_CLOSING)
+        raise
+    return cluster
+
+
+def describe(spec: Kubernetes, name: str) -> dict[str, Any]:
+    """Return the DaskCluster to be made: that of the user under our name, or one of our own.
+
+    Containers get the environment that dasrec needs, where they do not set it themselves.
+    """
+    found = copy.deepcopy(spec.spec) if spec.spec is not None else _default(spec, name)
+    found.setdefault("metadata", {})["name"] = name
+    try:
+        parts = [found["spec"][part]["spec"]["containers"] for part in ("scheduler", "worker")]
+    except (KeyError, TypeError) as error:
+        msg = (
+            "spec is no DaskCluster; expected spec.scheduler.spec.containers and "
+            "spec.worker.spec.containers in it"
+        )
+        raise InputError(msg) from error
+    service = found["spec"]["scheduler"].setdefault("service", {})
+    # the Service must lead to this cluster alone
+    service.setdefault("selector", {})["dask.org/cluster-name"] = name
+    for container in (each for part in parts for each in part):
+        present = container.get("env") or []
+        names = {each["name"] for each in present}
+        wanted = {**pod_environment(), **spec.env}
+        container["env"] = present + [
+            {"name": key, "value": value} for key, value in wanted.items() if key not in names
+        ]
+    return found
+
+
+def _default(spec: Kubernetes, name: str) -> dict[str, Any]:
+    from dask_kubernetes.operator import make_cluster_spec
+
+    found: dict[str, Any] = make_cluster_spec(
+        name, image=spec.image, n_workers=spec.workers, worker_command=["dask", "worker"]
+    )
+    (scheduler,) = found["spec"]["scheduler"]["spec"]["containers"]
+    (worker,) = found["spec"]["worker"]["spec"]["containers"]
+    # dask-kubernetes still names a command that distributed has dropped
+    scheduler["args"] = ["dask", "scheduler", "--host", "0.0.0.0"]
+    worker["args"] = ["dask", "worker", "--name", "$(DASK_WORKER_NAME)", "--no-dashboard"]
+    worker["ports"] = []
+    if spec.threads is not None:
+        worker["args"] += ["--nthreads", str(spec.threads)]
+    if spec.memory is not None:
+        worker["args"] += ["--memory-limit", str(spec.memory)]
+    if spec.spill is not None:
+        worker["args"] += ["--local-directory", spec.spill]
+        worker["volumeMounts"] = [{"name": "spill", "mountPath": spec.spill}]
+        found["spec"]["worker"]["spec"]["volumes"] = [{"name": "spill", "emptyDir": {}}]
+    worker["resources"] = spec.resources or _resources(spec)
+    scheduler["resources"] = {}
+    return found
+
+
+def _resources(spec: Kubernetes) -> dict[str, dict[str, str]]:
+    """Return what pods ask for: threads as cores, and the memory that they may hold."""
+    wanted = {}
+    if spec.threads is not None:
+        wanted["cpu"] = str(spec.threads)
+    limits = {}
+    if spec.memory is not None:
+        wanted["memory"] = limits["memory"] = str(spec.memory)
+    return {key: value for key, value in (("requests", wanted), ("limits", limits)) if value}
