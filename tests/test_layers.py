@@ -65,7 +65,7 @@ SHARED = {
     "readers": ("base",),
     "split": ("base",),
     "normalise": ("base",),
-    "models": ("base", "alternating", "stratified", "sgd"),
+    "models": ("base", "stepwise", "rated", "alternating", "stratified", "sgd"),
     "metrics": ("base",),
     "search": ("base",),
     "report": ("base",),

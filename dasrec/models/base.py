@@ -45,7 +45,8 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
     predicts_values: ClassVar[bool] = False
     """Whether scores are on the scale of the stored values, so that RMSE means something."""
     stepwise: ClassVar[bool] = False
-    """Whether a fit goes in iterations that :class:`dasrec.Training` can watch and resume."""
+    """Whether a fit goes in iterations that :class:`dasrec.Training` can watch and resume: the
+    models of :mod:`dasrec.models.stepwise`."""
 
     user_ids_: Vocabulary
     item_ids_: Vocabulary
@@ -243,27 +244,6 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
         with files.reaching(pointer.url):
             model._restore(store.read_dataset(pointer), pointer.facts["trained_on"])
         return model
-
-    def resumed(self, interactions: Interactions, training: Training) -> Self | None:
-        """Open what a fit that was stopped has left, if this one is to go on with it.
-
-        Raises
-        ------
-        MismatchError
-            It was fitted with other parameters, or on something else than these interactions.
-        """
-        if not training.resume or training.checkpoint is None:
-            return None
-        found = self.open_saved(training.checkpoint)
-        if found is None:
-            return None
-        mine, theirs = plain(self.get_params()), plain(found.get_params())
-        odd = [name for name in mine if name != "iterations" and mine[name] != theirs[name]]
-        if odd or found.trained_on_ != view_of(interactions):
-            what = f"with other {', '.join(odd)}" if odd else "on another store, version or part"
-            msg = f"{training.checkpoint} was fitted {what}; choose another place, or resume=False"
-            raise MismatchError(msg)
-        return found
 
     def _dataset(self) -> xr.Dataset:
         """Gather the learned arrays; history's variables are prefixed, its dimension is its own."""

@@ -5,22 +5,22 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-import xarray as xr
 
 from dasrec.checks import check_choice
 from dasrec.factors import in_memory
 from dasrec.interactions import Interactions
 from dasrec.kernels.stochastic import Rule, descend_cells
 from dasrec.models.base import label
+from dasrec.models.rated import Rated
 from dasrec.models.stratified import INIT_SCALE, Schedule, State, Stratified
 from dasrec.schema import USER, USER_ITEMS
 from dasrec.strata import Strata, Stratum
-from dasrec.sweeps import Half, sweep
+from dasrec.sweeps import sweep
 from dasrec.training import Record
 from dasrec.typing import Floats, Rng, Side
 
 
-class SGD(Stratified):
+class SGD(Rated, Stratified):
     """Predict ratings by stochastic gradient descent: what :class:`ALS` minimises, by other means.
 
     Minimises
@@ -68,9 +68,6 @@ class SGD(Stratified):
     """
 
     name: ClassVar[str] = "sgd"
-    predicts_values: ClassVar[bool] = True
-    user_biases_: xr.DataArray
-    mean_: xr.DataArray
     _start: float
 
     def __init__(  # noqa: PLR0913 - all that can be tuned
@@ -141,34 +138,11 @@ class SGD(Stratified):
         super()._keep(users, items)
         self.user_biases_ = label(users[:, self.factors], USER)
 
-    def scoring_vectors(self) -> tuple[Floats, Floats]:
-        """Return (p, b_u + m, 1) and (q, 1, b_i)."""
-        users = np.column_stack([self.user_factors_.values, self.user_biases_.values])
-        items, biases = self.item_factors_.values, self.item_biases_.values
-        return self._with_mean(users), np.column_stack([items, np.ones_like(biases), biases])
-
     def fold_in(self, interactions: Interactions) -> Floats:
         """Solve every user's vector and bias from these interactions exactly, items held fixed."""
         self.check_belongs(interactions)
-        return self._with_mean(in_memory(sweep(interactions, USER_ITEMS, self._half()).vectors))
-
-    def _half(self) -> Half:
-        """Describe what a user's vector and bias minimise."""
-        items = self.item_factors_.values
-        ones = np.full((len(items), 1), self.biases, np.float32)
-        return Half(
-            vectors=np.column_stack([items, ones]),
-            base=np.zeros(self.factors + 1, np.float32),
-            rotation=None,
-            offsets=self.item_biases_.values + self.mean_.values,
-            scale=self.regularization,
-            shift=0.0,
-            exponent=1.0,
-        )
-
-    def _with_mean(self, users: Floats) -> Floats:
-        biases = users[:, -1:] + self.mean_.values
-        return np.column_stack([users[:, :-1], biases, np.ones_like(biases)])
+        half = self._biased_half(self._item_side())
+        return self._with_mean(in_memory(sweep(interactions, USER_ITEMS, half).vectors))
 
 
 def _moments(view: Interactions, side: Side, start: int, stop: int) -> tuple[float, float]:

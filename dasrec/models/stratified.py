@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
-from dasrec.checks import check_choice, check_count, check_number, seed_of
+from dasrec.checks import check_choice, check_count, check_number
 from dasrec.errors import InputError
 from dasrec.interactions import Interactions
 from dasrec.medium import CACHE
-from dasrec.models.base import Model, label, label_factors
+from dasrec.models.base import label, label_factors
+from dasrec.models.stepwise import Stepwise
 from dasrec.schema import ITEM, USER
 from dasrec.strata import DEALT, Strata, Stratum, cut_strata, plan_epochs, run_epoch
 from dasrec.training import Course, Record, Training
-from dasrec.typing import Floats, Rng
+from dasrec.typing import Floats
 
 logger = logging.getLogger(__name__)
 
@@ -32,22 +33,17 @@ _WORSE = 2.0  # times the loss without factors: steps of a sensible length never
 _UP, _DOWN = 1.05, 0.5  # of the bold driver
 
 
-class Stratified(Model):
+class Stratified(Stepwise):
     """Epochs of stochastic gradient descent over strata; a vector is k factors and a bias."""
 
-    stepwise: ClassVar[bool] = True
     factors: int
     regularization: float
     learning_rate: float
-    iterations: int
     schedule: Schedule
     decay: float
-    rng: Rng
     user_factors_: xr.DataArray
     item_factors_: xr.DataArray
     item_biases_: xr.DataArray
-    seed_: xr.DataArray
-    history_: xr.Dataset
 
     def _check(self) -> None:
         check_count(self.factors, name="factors")
@@ -60,11 +56,10 @@ class Stratified(Model):
     def _learn(self, interactions: Interactions, training: Training) -> None:
         plan = plan_epochs(interactions, width=self._width(), memory=training.memory)
         course = Course(training, self.name, self.iterations)
-        before = self.resumed(interactions, training)
-        seed = int(before.seed_) if before else seed_of(self.rng)
-        self.seed_ = label(np.array(seed, np.int64))
+        before = self._begin_from(interactions, training)
         # one half for decoded blocks, one for dealt ones
-        strata = cut_strata(interactions, seed=seed, cache_bytes=plan.cache_bytes // 2)
+        keep = plan.cache_bytes // 2
+        strata = cut_strata(interactions, seed=int(self.seed_), cache_bytes=keep)
         if not len(strata.known):
             msg = "there are no interactions to learn from; choose a smaller test part"
             raise InputError(msg)
@@ -73,7 +68,8 @@ class Stratified(Model):
         if before:
             course.restore(before.history_)
             state = before._state()
-        best = self._best(training) or state
+        kept = self.best_kept(training)
+        best = kept._state() if kept else state
         try:
             for number in course:
                 state, facts = self._epoch(interactions, strata, state, course.history, number)
@@ -86,12 +82,6 @@ class Stratified(Model):
             DEALT.clear()
         self._keep(*best)
         self.history_ = course.dataset()
-
-    def _best(self, training: Training) -> State | None:
-        """Return the best state so far of a fit that goes on, if it has been kept."""
-        place = training.best_place() if training.resume else None
-        found = self.open_saved(place) if place else None
-        return found._state() if found else None
 
     def _epoch(
         self,
