@@ -23,7 +23,7 @@ from dasrec.medium import CACHE, BlockCache, FitPlan
 from dasrec.memory import check_fits
 from dasrec.plan import room
 from dasrec.schema import USER_ITEMS
-from dasrec.typing import Floats, Ints, Longs
+from dasrec.typing import CsrBlock, Floats, Ints, Longs
 
 TASK_CELLS = 2**19
 """Stored cells of a task: some 20 ms of work at 64 factors."""
@@ -36,6 +36,7 @@ COPIES = 4
 
 _MOST_GROUPS = 256
 _CELL_BYTES = 40  # of a block that is being dealt
+_DEALT_BYTES = 12  # of a cell that has been
 
 DEALT = BlockCache()
 
@@ -209,6 +210,23 @@ def _plan_turns(
     return arguments
 
 
+def map_users(view: Interactions, strata: Strata, task: Callable[[CsrBlock], Any]) -> list[Any]:
+    """Return ``task`` of each block of users, in order; blocks are kept as far as they fit."""
+    given = blocks.share(view) if view.masks or view.transforms else view
+    keep = strata.fit, strata.cache_bytes
+    arguments = [(given, _rows(strata, block)[1:], keep, task) for block in range(strata.n_groups)]
+    return blocks.run(_of_users, arguments, name="users-block", progress=False)
+
+
+def _of_users(
+    view: Interactions,
+    rows: tuple[int, int],
+    keep: tuple[str, int],
+    task: Callable[[CsrBlock], Any],
+) -> Any:
+    return task(CACHE.read(view, USER_ITEMS, rows, fit=keep[0], limit=keep[1]))
+
+
 def _rows(strata: Strata, block: int) -> tuple[int, int, int]:
     return block, int(strata.user_cuts[block]), int(strata.user_cuts[block + 1])
 
@@ -263,15 +281,19 @@ def _stratum(
     block = CACHE.read(view, USER_ITEMS, (start, stop), fit=fit, limit=limit)
     key = key_of(epoch.seed, epoch.number, number)
 
-    def make() -> Any:
-        return deal(block[:3], epoch.places, epoch.size, epoch.n_groups, key)
+    def make(only: int = -1) -> Any:
+        return deal(block[:3], epoch.places, epoch.size, epoch.n_groups, key, only)
 
-    offsets, rows, columns, values = DEALT.get(number, make, fit=epoch.deal, limit=limit)
-    own = slice(offsets[group], offsets[group + 1])
+    size = _DEALT_BYTES * len(block.indices) + 8 * (epoch.n_groups + 1)
+    if DEALT.may_keep(number, size, fit=epoch.deal, limit=limit):
+        offsets, *cells = DEALT.get(number, make, fit=epoch.deal, limit=limit)
+        rows, columns, values = (each[offsets[group] : offsets[group + 1]] for each in cells)
+    else:  # as often as there are groups
+        _, rows, columns, values = make(group)
     return Stratum(
-        rows[own],
-        columns[own],
-        values[own],
+        rows,
+        columns,
+        values,
         block.indptr,
         block.indices,
         epoch.names[group * epoch.size : (group + 1) * epoch.size],

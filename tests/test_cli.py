@@ -87,7 +87,19 @@ def test_evaluate_takes_names_and_a_convention(made: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["als", "implicit-als", "sgd", "svdpp", "bpr", "warp", "gd", "popular"]
+    "kind",
+    [
+        "als",
+        "implicit-als",
+        "sgd",
+        "svdpp",
+        "bpr",
+        "warp",
+        "logistic",
+        "softmax",
+        "gd",
+        "popular",
+    ],
 )
 @pytest.mark.parametrize("split", ["time:0.2", "any:1", "last:1", "users:0.1,users:0.1"])
 def test_all_models_on_all_splits(made: Path, tmp_path: Path, kind: str, split: str) -> None:

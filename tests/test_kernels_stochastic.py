@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dasrec.kernels.hashing import key_of
-from dasrec.kernels.stochastic import Rule, deal, descend_cells
+from dasrec.kernels.rule import Rule
+from dasrec.kernels.stochastic import deal, descend_cells
 from tests import references_gradient as references
 from tests.strategies import sparse_matrices
 
 
 def rule(k: int, *, rate: float = 0.05, biased: bool = True) -> Rule:
-    return Rule(k, np.float32(rate), np.float32(0.1), np.float32(0.5), biased)
+    return Rule(k, np.float32(rate), np.float32(0.1), offset=np.float32(0.5), biased=biased)
 
 
 def vectors(shape: tuple[int, int], *, seed: int) -> Any:

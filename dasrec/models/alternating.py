@@ -13,7 +13,7 @@ import numpy as np
 from dasrec.checks import check_count, check_number
 from dasrec.factors import Vectors, drop, hold, row_cuts
 from dasrec.interactions import Interactions
-from dasrec.medium import Medium, opened_medium
+from dasrec.medium import FitPlan, Medium, opened_medium, plan_sweeps
 from dasrec.models.stepwise import Stepwise
 from dasrec.priors import State, begin, check_features, features_of
 from dasrec.schema import ITEM, ITEM_USERS, USER, USER_ITEMS
@@ -40,6 +40,19 @@ class Alternating(Stepwise):
         check_number(self.regularization, name="regularization", above=0)
         check_solver(self.solver, self.tolerance, nonnegative=self.nonnegative)
         check_features(self)
+
+    def plan(
+        self,
+        interactions: Interactions,
+        *,
+        memory: str | int | None = None,
+        checkpoint: bool = False,
+    ) -> FitPlan:
+        """Foresee tasks and memory of fitting this model; no block is read."""
+        features = features_of(self, interactions)
+        return plan_sweeps(
+            interactions, self.factors, memory, checkpoint=checkpoint, features=features
+        )
 
     def _learn(self, interactions: Interactions, training: Training) -> None:
         before = self._begin_from(interactions, training)

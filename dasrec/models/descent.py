@@ -17,7 +17,7 @@ from dasrec.errors import InputError
 from dasrec.factors import in_memory
 from dasrec.interactions import Interactions
 from dasrec.kernels.gradient import row_gradients
-from dasrec.medium import CACHE
+from dasrec.medium import CACHE, FitPlan
 from dasrec.models.base import label_factors
 from dasrec.models.stepwise import Stepwise
 from dasrec.schema import ITEM, ITEM_USERS, USER, USER_ITEMS
@@ -113,8 +113,19 @@ class GradientDescent(Stepwise):
         check_count(self.iterations, name="iterations")
         check_number(self.init_scale, name="init_scale", above=0)
 
+    def plan(
+        self,
+        interactions: Interactions,
+        *,
+        memory: str | int | None = None,
+        checkpoint: bool = False,
+    ) -> FitPlan:
+        """Foresee tasks and memory of fitting this model; no block is read."""
+        del checkpoint  # which leaves vectors in memory
+        return plan_epochs(interactions, width=self.factors, copies=_COPIES, memory=memory)
+
     def _learn(self, interactions: Interactions, training: Training) -> None:
-        plan = plan_epochs(interactions, width=self.factors, copies=_COPIES, memory=training.memory)
+        plan = self.plan(interactions, memory=training.memory)
         course = Course(training, self.name, self.iterations)
         before = self._begin_from(interactions, training)
         state, rate = self._first(interactions), self.learning_rate

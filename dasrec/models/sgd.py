@@ -9,15 +9,16 @@ import numpy as np
 from dasrec.checks import check_choice
 from dasrec.factors import in_memory
 from dasrec.interactions import Interactions
-from dasrec.kernels.stochastic import Rule, descend_cells
+from dasrec.kernels.rule import SQUARED, Rule
+from dasrec.kernels.stochastic import descend_cells
 from dasrec.models.base import label
 from dasrec.models.rated import Rated
-from dasrec.models.stratified import INIT_SCALE, Schedule, State, Stratified
+from dasrec.models.stratified import INIT_SCALE, Optimizer, Schedule, State, Stratified
 from dasrec.schema import USER, USER_ITEMS
-from dasrec.strata import Strata, Stratum
+from dasrec.strata import Strata, Stratum, map_users
 from dasrec.sweeps import sweep
 from dasrec.training import Record
-from dasrec.typing import Floats, Rng, Side
+from dasrec.typing import CsrBlock, Floats, Rng
 
 
 class SGD(Rated, Stratified):
@@ -46,6 +47,12 @@ class SGD(Rated, Stratified):
         The learning rate of epoch t, from 0: the same; divided by ``1 + decay t``; or 5 % more when
         the objective fell in the epoch before, half when it rose.
     decay : float, >= 0
+    optimizer : {"sgd", "momentum", "adagrad", "adam"}
+        What becomes of a gradient: a step along it, as it is; with what is left of those before;
+        divided by the root of the sum of their squares; or Adam. Rows move that a mini-batch
+        touches. docs/gradient.md says when to take which.
+    batch_size : int
+        Cells whose gradients are added up before a step.
     rng : int, numpy.random.Generator or None
         Seed of the initial vectors and of the order of cells.
 
@@ -68,6 +75,7 @@ class SGD(Rated, Stratified):
     """
 
     name: ClassVar[str] = "sgd"
+    loss: ClassVar[int] = SQUARED
     _start: float
 
     def __init__(  # noqa: PLR0913 - all that can be tuned
@@ -80,6 +88,8 @@ class SGD(Rated, Stratified):
         biases: bool = True,
         schedule: Schedule = "inverse",
         decay: float = 0.1,
+        optimizer: Optimizer = "sgd",
+        batch_size: int = 1,
         rng: Rng = None,
     ) -> None:
         self.factors = factors
@@ -89,6 +99,8 @@ class SGD(Rated, Stratified):
         self.biases = biases
         self.schedule = schedule
         self.decay = decay
+        self.optimizer = optimizer
+        self.batch_size = batch_size
         self.rng = rng
 
     def _check(self) -> None:
@@ -96,7 +108,7 @@ class SGD(Rated, Stratified):
         check_choice(self.biases, name="biases", choices=(True, False))
 
     def _prepare(self, interactions: Interactions, strata: Strata) -> None:
-        parts = interactions.map_blocks(_moments, USER_ITEMS, name="mean-block", progress=False)
+        parts = map_users(interactions, strata, _moments)
         n = int(strata.user_counts.sum())
         mean = sum(part[0] for part in parts) / n
         self._start = sum(part[1] for part in parts) - n * mean**2
@@ -112,16 +124,12 @@ class SGD(Rated, Stratified):
         return descend_cells(cells, users, items, rule)
 
     def _rule(self, rate: float) -> Rule:
-        return Rule(
-            self.factors,
-            np.float32(rate),
-            np.float32(self.regularization),
-            np.float32(self.mean_),
-            bool(self.biases),
-        )
+        rule = super()._rule(rate)
+        return rule._replace(offset=np.float32(self.mean_), biased=bool(self.biases))
 
     def _facts(self, strata: Strata, state: State, loss: float) -> Record:
-        squares = (np.square(each, dtype=np.float64).sum(axis=1) for each in state)
+        own = (each[:, : self.factors + 1] for each in state)
+        squares = (np.einsum("ij,ij->i", each, each, dtype=np.float64) for each in own)
         counts = (strata.user_counts, strata.item_counts)
         penalty = sum(float(n @ each) for n, each in zip(counts, squares, strict=True))
         return {
@@ -131,7 +139,7 @@ class SGD(Rated, Stratified):
 
     def _state(self) -> State:
         users, items = super()._state()
-        users[:, -1] = self.user_biases_.values
+        users[:, self.factors] = self.user_biases_.values
         return users, items
 
     def _keep(self, users: Floats, items: Floats) -> None:
@@ -145,6 +153,6 @@ class SGD(Rated, Stratified):
         return self._with_mean(in_memory(sweep(interactions, USER_ITEMS, half).vectors))
 
 
-def _moments(view: Interactions, side: Side, start: int, stop: int) -> tuple[float, float]:
-    data: Any = view.read_rows(side, start, stop).data.astype(np.float64)
+def _moments(block: CsrBlock) -> tuple[float, float]:
+    data: Any = block.data.astype(np.float64)
     return float(data.sum()), float(data @ data)

@@ -10,6 +10,7 @@ import xarray as xr
 from dasrec.checks import seed_of
 from dasrec.errors import MismatchError
 from dasrec.interactions import Interactions
+from dasrec.medium import FitPlan
 from dasrec.models.base import Model, label, plain, view_of
 from dasrec.training import Training
 from dasrec.typing import Rng
@@ -23,6 +24,24 @@ class Stepwise(Model):
     rng: Rng
     seed_: xr.DataArray
     history_: xr.Dataset
+
+    def plan(
+        self,
+        interactions: Interactions,
+        *,
+        memory: str | int | None = None,
+        checkpoint: bool = False,
+    ) -> FitPlan:
+        """Foresee tasks and memory of fitting this model; no block is read.
+
+        Parameters as :func:`dasrec.plan_fit`, which may be asked as well.
+
+        Raises
+        ------
+        BudgetError
+            It would not fit; the message says how much it needs.
+        """
+        raise NotImplementedError
 
     def _begin_from(self, interactions: Interactions, training: Training) -> Self | None:
         """Return what a fit that was stopped has left, if this one goes on; set the seed."""
