@@ -43,7 +43,7 @@ RATE, SHRINK = 0.05, 0.01
 RATING_RATE, RATING_SHRINK = 0.02, 0.05
 HELD_OUT = 0.05
 PAIRS = 200_000
-DRAWN = {"ALS": 8, "SGD": 40, "implicit ALS": 12, "BPR": 60}
+DRAWN = {"ALS": 8, "SGD": 40, "implicit ALS": 12, "BPR": 25}
 """Models of the plot, and how many iterations they get."""
 
 PACKAGES = ("dasrec", "numba", "numpy", "implicit", "libmf", "scikit-surprise")

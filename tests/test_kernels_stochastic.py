@@ -48,6 +48,16 @@ def test_every_cell_is_dealt_once_and_to_its_group(matrix: Any, size: int, seed:
     assert all((columns >= 0).all() and (columns < size).all() for _, columns, _ in groups)
 
 
+@given(matrix=sparse_matrices(rows=9, columns=9), seed=st.integers(0, 99))
+def test_one_group_is_dealt_as_among_all(matrix: Any, seed: int) -> None:
+    places = np.random.default_rng(seed).permutation(matrix.shape[1]).astype(np.int32)
+    _, groups = dealt_cells(matrix, places, 3, key=seed)
+    block = (matrix.indptr.astype(np.int64), matrix.indices, matrix.data)
+    for number, group in enumerate(groups):
+        alone = deal(block, places, 3, len(groups), seed, number)[1:]
+        assert all(np.array_equal(*pair) for pair in zip(alone, group, strict=True))
+
+
 @pytest.mark.parametrize("n", [1, 2, 4095, 4096, 4097, 3 * 4096, 10_001])
 def test_cells_are_shuffled_within_tiles(n: int) -> None:
     """All are there, and each stands near the others of its row: tiles follow one another."""
