@@ -37,12 +37,18 @@ class BlockCache:
         self._left = 0
 
     def read(
-        self, view: Interactions, side: Side, rows: tuple[int, int], *, fit: str, limit: int
+        self,
+        view: Interactions,
+        side: Side,
+        rows: tuple[int, int],
+        *,
+        fit: str,
+        limit: int,
+        timed: bool = False,
     ) -> CsrBlock:
         """Return a block of a view, decoded."""
-        found: CsrBlock = self.get(
-            (side, *rows), partial(view.read_rows, side, *rows), fit=fit, limit=limit
-        )
+        make = partial(view.read_rows, side, *rows, timed=timed)
+        found: CsrBlock = self.get((side, *rows, timed), make, fit=fit, limit=limit)
         return found
 
     def get(self, key: Any, make: Callable[[], Any], *, fit: str, limit: int) -> Any:

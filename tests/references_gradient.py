@@ -115,3 +115,30 @@ class Slowly:
             moved = number - self.rate * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)
         self.kept[name] = [first, second, steps]
         return float(moved)
+
+
+def timed_descent(
+    cells: Sequence[tuple[int, int, float, float]], users: Doubles, items: Doubles, rule: Any
+) -> tuple[Doubles, Doubles, float]:
+    """Take steps of biases that move in time: down the slopes, which are found by differences."""
+    users, items, total = users.copy(), items.copy(), 0.0
+    k, n_bins = rule.factors, items.shape[1] - rule.factors - 1
+    for row, column, value, time in cells:
+        bin_ = k + 1 + min(int(time * n_bins), n_bins - 1)
+        own = [*range(k + 1), bin_]
+        middle = users[row, k + 2]
+        bent = np.sign(time - middle) * abs(time - middle) ** 0.4
+
+        def loss(x: Doubles, y: Doubles, value: float = value, bent: float = float(bent)) -> float:
+            predicted = (
+                float(rule.offset) + x[:k] @ y[:k] + x[k] + x[k + 1] * bent + y[k] + y[k + 1]
+            )
+            return float((value - predicted) ** 2 / 2)
+
+        vectors = [users[row, : k + 2], items[column, own]]
+        total += 2 * loss(*vectors)
+        shrink = float(rule.rate * rule.regularization)
+        moved = step_down(loss, vectors, float(rule.rate))
+        users[row, : k + 2] = moved[0] - shrink * vectors[0]
+        items[column, own] = moved[1] - shrink * vectors[1]
+    return users, items, total

@@ -65,7 +65,7 @@ SHARED = {
     "readers": ("base",),
     "split": ("base",),
     "normalise": ("base",),
-    "models": ("base", "stepwise", "rated", "alternating", "stratified", "ranking", "sgd"),
+    "models": ("base", "stepwise", "rated", "drift", "alternating", "stratified", "ranking", "sgd"),
     "metrics": ("base",),
     "search": ("base",),
     "report": ("base",),

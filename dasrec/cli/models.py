@@ -102,6 +102,7 @@ def split_command(
 @_parameter("--decay", type=float, help="How fast the inverse schedule falls.")
 @_parameter("--optimizer", help="Of gradients: sgd, momentum, adagrad, or adam.")
 @_parameter("--batch-size", type=int, metavar="N", help="Cells whose gradients are added up.")
+@_parameter("--time-bins", type=int, metavar="N", help="Of sgd: biases move in time.")
 @_parameter("--negatives", help="How items not seen are drawn: uniform, popular, or hard.")
 @_parameter("--samples", type=int, metavar="N", help="So many of them for a cell.")
 @_control("--memory", metavar="SIZE", help=MEMORY_HELP)

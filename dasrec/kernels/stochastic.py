@@ -19,6 +19,9 @@ Longs = NDArray[np.int64]
 Cells = tuple[Ints, Ints, Floats]
 """Rows, columns and values of the cells of one stratum, in the order in which they are taken."""
 
+BEND = 0.4
+"""Power of the time that a user is away from the middle of what it has rated."""
+
 _TILE = 4096
 """Cells that are shuffled together: the rows that they lie in stay in the cache meanwhile."""
 
@@ -171,29 +174,78 @@ def descend_cells(cells: Cells, users: Floats, items: Floats, rule: Rule) -> flo
     doi:10.1109/MC.2009.263.
     """
     rows, columns, values = cells
-    n, k = rows.shape[0], rule.factors
-    rate, shrink = rule.rate, np.float32(1) - rule.rate * rule.regularization
-    total = 0.0
+    n, total = rows.shape[0], 0.0
+    for c in range(n):
+        if c + AHEAD < n:
+            fetch(users, rows[c + AHEAD])
+            fetch(items, columns[c + AHEAD])
+        error = _descend_cell(users[rows[c]], items[columns[c]], values[c], rule)
+        total += np.float64(error) * error
+    return total
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def descend_timed(cells: Cells, times: Floats, users: Floats, items: Floats, rule: Rule) -> float:
+    """Take a step for every cell, one after the other, in place, for the loss
+
+        (r - offset - b_u - a_u dev(t - t_u) - b_i - b_i,bin(t) - p.q)^2 / 2
+
+    plus ``regularization`` / 2 times the squares of what takes part, with
+    dev(d) = sign(d) |d|^0.4.
+
+    Parameters
+    ----------
+    cells : rows, columns, int32; values, float32
+    times : float32: t of each cell, from 0 to 1
+    users : float32, shape (n_rows, k + 3): factors, a bias, a_u, t_u, which stays
+    items : float32, shape (n_columns, k + 1 + bins): factors, a bias, those of bins of equal length
+    rule : Rule
+
+    Returns
+    -------
+    float
+        Sum of the squared errors, each before its step.
+
+    Notes
+    -----
+    Cost: as :func:`descend_cells`, and a power a cell. Koren, "Collaborative filtering with
+    temporal dynamics", KDD 2009, doi:10.1145/1557019.1557072.
+    """
+    rows, columns, values = cells
+    n, k, total = rows.shape[0], rule.factors, 0.0
+    n_bins, shrink = items.shape[1] - k - 1, np.float32(1) - rule.rate * rule.regularization
     for c in range(n):
         if c + AHEAD < n:
             fetch(users, rows[c + AHEAD])
             fetch(items, columns[c + AHEAD])
         x, y = users[rows[c]], items[columns[c]]
-        score = np.float32(0)
-        for p in range(k):
-            score += x[p] * y[p]
-        score += rule.offset + x[k] + y[k]
-        error = values[c] - score
+        away = times[c] - x[k + 2]
+        bent = np.float32(np.sign(away) * abs(away) ** BEND)
+        own = k + 1 + min(np.int64(times[c] * n_bins), n_bins - 1)
+        error = _descend_cell(x, y, values[c] - x[k + 1] * bent - y[own], rule)
         total += np.float64(error) * error
-        step = rate * error
-        for p in range(k):
-            before = x[p]
-            x[p] = shrink * before + step * y[p]
-            y[p] = shrink * y[p] + step * before
-        if rule.centred:
-            for p in range(k):
-                x[p] += (np.float32(1) - shrink) * x[k + 1 + p]
-        if rule.biased:
-            x[k] = shrink * x[k] + step
-            y[k] = shrink * y[k] + step
+        x[k + 1] = shrink * x[k + 1] + rule.rate * error * bent
+        y[own] = shrink * y[own] + rule.rate * error
     return total
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def _descend_cell(x: Floats, y: Floats, value: np.float32, rule: Rule) -> Any:
+    """Take the step of one cell, and return its error before that."""
+    k, shrink = rule.factors, np.float32(1) - rule.rate * rule.regularization
+    score = np.float32(0)
+    for p in range(k):
+        score += x[p] * y[p]
+    error = value - (score + rule.offset + x[k] + y[k])
+    step = rule.rate * error
+    for p in range(k):
+        before = x[p]
+        x[p] = shrink * before + step * y[p]
+        y[p] = shrink * y[p] + step * before
+    if rule.centred:
+        for p in range(k):
+            x[p] += (np.float32(1) - shrink) * x[k + 1 + p]
+    if rule.biased:
+        x[k] = shrink * x[k] + step
+        y[k] = shrink * y[k] + step
+    return error

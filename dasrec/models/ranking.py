@@ -27,8 +27,9 @@ class Ranking(Stratified):
 
     negatives: Negatives = "uniform"
 
-    def _prepare(self, interactions: Interactions, strata: Strata) -> None:
+    def _prepare(self, interactions: Interactions, strata: Strata) -> Strata:
         self._catalogue = len(strata.known)
+        return super()._prepare(interactions, strata)
 
     def _rule(self, rate: float) -> Rule:
         return super()._rule(rate)._replace(negatives=NEGATIVES[self.negatives])

@@ -90,7 +90,7 @@ class Stratified(Stepwise):
         if not len(strata.known):
             msg = "there are no interactions to learn from; choose a smaller test part"
             raise InputError(msg)
-        self._prepare(interactions, strata)
+        strata = self._prepare(interactions, strata)
         state = self._first(strata)
         if before:
             course.restore(before.history_)
@@ -161,8 +161,10 @@ class Stratified(Stepwise):
         fell = len(history) < 2 or history[-1]["objective"] < history[-2]["objective"]
         return last * (_UP if fell else _DOWN)
 
-    def _prepare(self, interactions: Interactions, strata: Strata) -> None:
-        """Learn what does not change from one epoch to the next."""
+    def _prepare(self, interactions: Interactions, strata: Strata) -> Strata:
+        """Learn what does not change from one epoch to the next; return what epochs go by."""
+        del interactions
+        return strata
 
     def _close(
         self, interactions: Interactions, strata: Strata, users: Floats, items: Floats

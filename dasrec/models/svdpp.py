@@ -9,6 +9,7 @@ import xarray as xr
 from scipy import sparse
 
 from dasrec import blocks
+from dasrec.errors import InputError
 from dasrec.factors import in_memory
 from dasrec.interactions import Interactions
 from dasrec.kernels.csr import rows_of
@@ -61,6 +62,12 @@ class SVDpp(SGD):
     name: ClassVar[str] = "svdpp"
     implicit_factors_: xr.DataArray
     pooled_factors_: xr.DataArray
+
+    def _check(self) -> None:
+        super()._check()
+        if self.time_bins:
+            msg = f"time_bins is {self.time_bins}; expected 0, since only SGD moves in time"
+            raise InputError(msg)
 
     def _width(self) -> int:
         return 2 * self.factors + 1  # then z and y
