@@ -1,4 +1,4 @@
-"""Biases that move in time: steps of plain loops, planted drifts, equal bits, times that are not."""
+"""Biases that move in time: steps of plain loops, planted drifts, equal bits, missing times."""
 
 from __future__ import annotations
 
