@@ -123,11 +123,6 @@ def test_what_moves_in_time_is_found(data: Interactions) -> None:
 
 
 def test_the_objective_counts_all_that_is_learned(data: Interactions) -> None:
-    one, other = (
-        timed(iterations=1, learning_rate=1e-12, regularization=each).fit(data) for each in (0, 0.5)
-    )
-    for model in (one, other):
-        assert not model.user_drifts_.values.any()
     model = timed(iterations=20, regularization=0.05, learning_rate=0.01).fit(data)
     counts, times = data.counts("user_items"), read_times(data, N_BINS)
     own = np.square(model.user_factors_.values).sum(axis=1) + model.user_biases_.values**2

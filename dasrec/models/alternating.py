@@ -41,14 +41,9 @@ class Alternating(Stepwise):
         check_solver(self.solver, self.tolerance, nonnegative=self.nonnegative)
         check_features(self)
 
-    def plan(
-        self,
-        interactions: Interactions,
-        *,
-        memory: str | int | None = None,
-        checkpoint: bool = False,
+    def _plan(
+        self, interactions: Interactions, memory: str | int | None, *, checkpoint: bool
     ) -> FitPlan:
-        """Foresee tasks and memory of fitting this model; no block is read."""
         features = features_of(self, interactions)
         return plan_sweeps(
             interactions, self.factors, memory, checkpoint=checkpoint, features=features

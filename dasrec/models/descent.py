@@ -113,14 +113,9 @@ class GradientDescent(Stepwise):
         check_count(self.iterations, name="iterations")
         check_number(self.init_scale, name="init_scale", above=0)
 
-    def plan(
-        self,
-        interactions: Interactions,
-        *,
-        memory: str | int | None = None,
-        checkpoint: bool = False,
+    def _plan(
+        self, interactions: Interactions, memory: str | int | None, *, checkpoint: bool
     ) -> FitPlan:
-        """Foresee tasks and memory of fitting this model; no block is read."""
         del checkpoint  # which leaves vectors in memory
         return plan_epochs(interactions, width=self.factors, copies=_COPIES, memory=memory)
 

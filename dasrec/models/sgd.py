@@ -136,16 +136,11 @@ class SGD(Rated, Stratified):
             )
             raise InputError(msg)
 
-    def plan(
-        self,
-        interactions: Interactions,
-        *,
-        memory: str | int | None = None,
-        checkpoint: bool = False,
+    def _plan(
+        self, interactions: Interactions, memory: str | int | None, *, checkpoint: bool
     ) -> FitPlan:
-        """Foresee tasks and memory of fitting this model; no block is read."""
         if not self.time_bins:
-            return super().plan(interactions, memory=memory, checkpoint=checkpoint)
+            return super()._plan(interactions, memory, checkpoint=checkpoint)
         check_times(interactions)
         width = self._width() + max(2, self.time_bins)
         return plan_epochs(interactions, width=width, memory=memory, timed=True)

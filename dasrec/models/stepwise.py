@@ -41,6 +41,13 @@ class Stepwise(Model):
         BudgetError
             It would not fit; the message says how much it needs.
         """
+        self._check()
+        return self._plan(interactions, memory, checkpoint=checkpoint)
+
+    def _plan(
+        self, interactions: Interactions, memory: str | int | None, *, checkpoint: bool
+    ) -> FitPlan:
+        """Foresee the fit of a model whose parameters are in range."""
         raise NotImplementedError
 
     def _begin_from(self, interactions: Interactions, training: Training) -> Self | None:

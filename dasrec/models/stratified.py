@@ -69,14 +69,9 @@ class Stratified(Stepwise):
         check_choice(self.optimizer, name="optimizer", choices=tuple(_OPTIMIZERS))
         check_count(self.batch_size, name="batch_size")
 
-    def plan(
-        self,
-        interactions: Interactions,
-        *,
-        memory: str | int | None = None,
-        checkpoint: bool = False,
+    def _plan(
+        self, interactions: Interactions, memory: str | int | None, *, checkpoint: bool
     ) -> FitPlan:
-        """Foresee tasks and memory of fitting this model; no block is read."""
         del checkpoint  # which leaves vectors in memory
         return plan_epochs(interactions, width=self._row_width(), memory=memory)
 
