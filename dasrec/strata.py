@@ -32,8 +32,8 @@ TASK_CELLS = 2**19
 LEAST_ITEMS = 16
 """Items of a group: enough to find one that a user does not know."""
 
-COPIES = 4
-"""Of both factor matrices: as they are, dealt, as they were, and at their best."""
+COPIES = 3
+"""Of the vectors of users: as they are, as they were, and at their best; of items also dealt."""
 
 _MOST_GROUPS = 256
 _CELL_BYTES = 40  # of a block that is being dealt
@@ -347,7 +347,7 @@ def plan_epochs(
         base = 0  # what this process holds says nothing of a worker, whose limit is the least
     n_users, n_items, n = interactions.n_users, interactions.n_items, interactions.n_stored
     n_groups = count_groups(n, n_items, n_users)
-    vectors = 4 * width * copies * (n_users + n_items)
+    vectors = 4 * width * (copies * (n_users + n_items) + n_items)
     cells = -(-n // n_groups)
     need = base + vectors + threads * (_CELL_BYTES + _TIMES_BYTES * timed) * cells
     check_fits(

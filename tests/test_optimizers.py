@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -119,7 +120,7 @@ def test_plans_count_what_optimizers_keep(data: Interactions) -> None:
         own = 7 if kind == "svdpp" else 4
         number = list(RATES).index(optimizer)
         assert plan.factors == own + kept_width(number, 3)
-        assert plan.factor_bytes == 4 * 4 * plan.factors * (data.n_users + data.n_items)
+        assert plan.factor_bytes == 4 * plan.factors * (3 * data.n_users + 4 * data.n_items)
         assert plan.n_tasks == 16
     limit = plans["sgd", "sgd"].peak_bytes - plans["sgd", "sgd"].cache_bytes
     with (
@@ -127,6 +128,16 @@ def test_plans_count_what_optimizers_keep(data: Interactions) -> None:
         pytest.raises(BudgetError, match="fitting vectors of 13 numbers"),
     ):
         dasrec.plan_fit(data, model=small("sgd", "adam"), memory=limit)
+
+
+def test_a_hundred_million_cells_fit_in_two_gigabytes(data: Interactions) -> None:
+    """Of a million users and 64 factors, in a process that holds what it does after imports."""
+    large = replace(data, n_users=10**6, n_items=10**5, n_stored=10**8)
+    with mock.patch("dasrec.strata.room", return_value=(430 * 10**6, 2 * 10**9, 2)):
+        with mock.patch("dasrec.strata.TASK_CELLS", 2**19):
+            plan = dasrec.plan_fit(large, model=SGD(factors=64), memory="2GB")
+    assert plan.peak_bytes <= 2 * 10**9
+    assert plan.cells_at_once < 10**7
 
 
 def test_a_plan_is_of_factors_or_of_a_model(data: Interactions) -> None:

@@ -231,7 +231,7 @@ class Stratified(Stepwise):
     def _keep_moments(self, users: Floats, items: Floats) -> None:
         """Set what the optimizer has kept, for the checkpoint."""
         width = self._width()
-        if users.shape[1] > width:
+        if self.optimizer != "sgd":
             self.user_moments_ = label(users[:, width:], USER, _MOMENT)
             self.item_moments_ = label(items[:, width:], ITEM, _MOMENT)
 
