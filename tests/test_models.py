@@ -111,14 +111,15 @@ class TestLogistic(ModelSuite):
     cut_tolerance = 0
 
     def make(self, *, rng: Rng) -> Model:
-        return Logistic(factors=8, iterations=40, rng=rng)
+        return Logistic(factors=8, iterations=40, learning_rate=0.05, rng=rng)
 
 
 class TestSoftmax(ModelSuite):
     cut_tolerance = 0
 
     def make(self, *, rng: Rng) -> Model:
-        return Softmax(factors=8, iterations=40, negatives="popular", rng=rng)
+        settings = {"negatives": "popular", "learning_rate": 0.05}
+        return Softmax(factors=8, iterations=40, rng=rng, **settings)
 
 
 class TestSGDByAdam(ModelSuite):
