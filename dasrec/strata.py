@@ -304,7 +304,9 @@ def _stratum(
         cells[2],
         block.indptr,
         block.indices,
-        epoch.names[group * epoch.size : (group + 1) * epoch.size],
+        # what workers are sent may not be written to: kernels would be compiled once more for that,
+        # and round otherwise
+        epoch.names[group * epoch.size : (group + 1) * epoch.size].copy(),
         key_of(key, group),
         cells[3] if timed else None,
     )
