@@ -363,18 +363,30 @@ def cluster(spec: str) -> Iterator[None]:
         yield
 
 
-def plot(
-    path: Path,
-    curves: Mapping[str, Sequence[tuple[float, float]]],
-    x: str,
-    y: str,
-    *,
-    from_zero: bool = False,
-) -> None:
-    """Draw lines through points as an SVG of 640 by 400, without the highest tenth of their span.
+Curves = Mapping[str, Sequence[tuple[float, float]]]
+
+
+def plot(path: Path, curves: Curves, x: str, y: str, *, from_zero: bool = False) -> None:
+    """Draw lines through points as an SVG of 640 by 400, as :func:`panel` says."""
+    _write(path, 640, panel(curves, x, y, from_zero=from_zero))
+
+
+def plot_beside(path: Path, *panels: str) -> None:
+    """Draw panels side by side as an SVG of 640 by 400 each."""
+    moved = [f'<g transform="translate({640 * i})">{each}</g>' for i, each in enumerate(panels)]
+    _write(path, 640 * len(panels), "".join(moved))
+
+
+def _write(path: Path, width: int, shapes: str) -> None:
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} 400"'
+    path.write_text(f'{head} font-family="sans-serif" font-size="12">{shapes}</svg>\n')
+
+
+def panel(curves: Curves, x: str, y: str, *, from_zero: bool = False, names: int = 40) -> str:
+    """Return lines through points, 640 by 400, without the highest tenth of their span.
 
     ``x`` and ``y`` say what the axes show; the ends of the axes bear their values. All points are
-    drawn, above 0, if ``from_zero`` is true.
+    drawn, above 0, if ``from_zero`` is true. Names of curves stand below a height.
     """
     points = np.array([point for curve in curves.values() for point in curve])
     right, (low, high) = points[:, 0].max(), np.quantile(points[:, 1], (0, 0.9))
@@ -401,9 +413,8 @@ def plot(
             if value <= high
         )
         shapes.append(f'<polyline points="{places}" fill="none" stroke="{colour}"/>')
-        write((610, 40 + 16 * number), "end", name, colour)
-    head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 400" font-family="sans-serif"'
-    path.write_text(f'{head} font-size="12">{"".join(shapes)}</svg>\n')
+        write((610, names + 16 * number), "end", name, colour)
+    return "".join(shapes)
 
 
 def _main(call: str) -> None:

@@ -8,6 +8,11 @@ process of its own on ``--workers`` cores. dasrec reads its store within the tim
 Updates are stored cells times epochs; where the machine has other work to do, read those by
 processor time. The share of pairs in order is over items drawn uniformly, as dasrec draws them in
 training and implicit does not, so it favours dasrec.
+
+    python benchmarks/gradient.py --plot docs/gradient.svg
+
+draws objective and NDCG against seconds instead, of least squares and gradient descent on the same
+simulated log of a million ratings, each from a warm start of the compiler.
 """
 
 from __future__ import annotations
@@ -18,6 +23,8 @@ import json
 import sys
 import tempfile
 from functools import partial
+from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import als
@@ -36,6 +43,9 @@ RATE, SHRINK = 0.05, 0.01
 RATING_RATE, RATING_SHRINK = 0.02, 0.05
 HELD_OUT = 0.05
 PAIRS = 200_000
+DRAWN = {"ALS": 8, "SGD": 40, "implicit ALS": 12, "BPR": 25}
+"""Models of the plot, and how many iterations they get."""
+
 PACKAGES = ("dasrec", "numba", "numpy", "implicit", "libmf", "scikit-surprise")
 
 
@@ -165,6 +175,59 @@ def rmse(out: str, users: np.ndarray, items: np.ndarray) -> float:
     return float(np.sqrt(np.mean((found - held["ratings"]) ** 2)))
 
 
+def prepare_plot(out: str, *, seed: int) -> dict[str, Any]:
+    """Write a log of ratings from planted tastes as a store."""
+    import dasrec
+    from dasrec.datasets import simulate_log
+
+    simulate_log(f"{out}/log.parquet", 10**6, n_users=10_000, n_items=4000, rng=seed)
+    names = {name: name for name in ("user", "item", "value", "timestamp")}
+    events = dasrec.read_events(f"{out}/log.parquet", **names)
+    dasrec.write_interactions(dasrec.clean(events, dedupe="last"), f"{out}/log.store")
+    return {}
+
+
+def fit_watched(out: str, *, name: str, factors: int) -> dict[str, Any]:
+    """Fit a model, and tell after each iteration the seconds, the objective and NDCG@10."""
+    import dasrec
+
+    split = dasrec.split_random(dasrec.open_interactions(f"{out}/log.store"), 0.1, rng=0)
+    kind = {"ALS": dasrec.ALS, "SGD": dasrec.SGD, "BPR": dasrec.BPR}.get(name, dasrec.ImplicitALS)
+    extra = {} if name == "BPR" else {"regularization": 1.0 if name == "implicit ALS" else 0.08}
+    model = kind(factors=factors, iterations=DRAWN[name], rng=0, **extra)
+    kind(**{**model.get_params(), "iterations": 1}).fit(split.train)  # compiles
+    monitor = dasrec.holdout(split, "ndcg@10", users=2000)
+    with timed() as answer:
+        model.fit(split.train, training=dasrec.Training(monitor=monitor))
+    values = split.train.to_scipy().data.astype(float)
+    least = {"BPR": np.log(2) * len(values), "implicit ALS": values.sum()}
+    start = least.get(name, len(values) * values.var())
+    history = model.history_
+    return {
+        **answer,
+        "at": list(accumulate(history["seconds"].values.tolist())),
+        "objective": (history["objective"].values / start).tolist(),
+        "ndcg": history["monitor"].values.tolist(),
+    }
+
+
+def draw(path: Path, out: str, *, factors: int, seed: int, cores: int) -> None:
+    """Fit all models of the plot one after the other, and draw what they tell."""
+    run(prepare_plot, cores=cores, out=out, seed=seed)
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {"objective": {}, "ndcg": {}}
+    for name in DRAWN:
+        answer = run(fit_watched, cores=cores, out=out, name=name, factors=factors).answer
+        for what, curves in panels.items():
+            curves[name] = list(zip(answer["at"], answer[what], strict=True))
+        common.say(f"{name}: NDCG@10 {answer['ndcg'][-1]:.4f} after {answer['at'][-1]:.2f} s")
+    x, y = "seconds", "objective, by that without factors"
+    common.plot_beside(
+        path,
+        common.panel(panels["objective"], x, y, from_zero=True),
+        common.panel(panels["ndcg"], x, "NDCG@10, held out", from_zero=True, names=280),
+    )
+
+
 def main() -> int:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -173,7 +236,13 @@ def main() -> int:
     parser.add_argument("--interactions", type=common.count, default=4 * 10**6)
     parser.add_argument("--factors", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--plot", type=Path, help="draw objective and NDCG against seconds")
     options = common.parse(parser, repeats=3)
+    if options.plot:
+        with tempfile.TemporaryDirectory(dir=options.cache) as out:
+            told = {"factors": options.factors, "seed": options.seed, "cores": options.workers}
+            draw(options.plot, out, **told)
+        return 0
     data = als.simulated_matrix(options, options.users, options.items, options.interactions)
     with tempfile.TemporaryDirectory(dir=options.cache) as out:
         run(prepare, cores=options.workers, data=data, out=out, seed=options.seed)

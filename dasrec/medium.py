@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from dask.tokenize import tokenize
@@ -37,12 +37,18 @@ class BlockCache:
         self._left = 0
 
     def read(
-        self, view: Interactions, side: Side, rows: tuple[int, int], *, fit: str, limit: int
+        self,
+        view: Interactions,
+        side: Side,
+        rows: tuple[int, int],
+        *,
+        fit: str,
+        limit: int,
+        timed: bool = False,
     ) -> CsrBlock:
         """Return a block of a view, decoded."""
-        found: CsrBlock = self.get(
-            (side, *rows), partial(view.read_rows, side, *rows), fit=fit, limit=limit
-        )
+        make = partial(view.read_rows, side, *rows, timed=timed)
+        found: CsrBlock = self.get((side, *rows, timed), make, fit=fit, limit=limit)
         return found
 
     def get(self, key: Any, make: Callable[[], Any], *, fit: str, limit: int) -> Any:
@@ -67,6 +73,13 @@ class BlockCache:
                     self._blocks[key] = found
                     self._left -= size
         return found
+
+    def may_keep(self, key: Any, size: int, *, fit: str, limit: int) -> bool:
+        """Say whether the tuple of a key is kept, or would be if it takes so many bytes."""
+        with self._lock:
+            if fit != self._fit:
+                return size <= limit
+            return key in self._blocks or size <= self._left
 
     def clear(self) -> None:
         """Forget all blocks."""
@@ -115,8 +128,9 @@ class FitPlan:
     Attributes
     ----------
     factors : int
+        Numbers of a vector: of gradient descent with biases and what the optimizer keeps.
     n_tasks : int
-        Blocks of both sides: the tasks of one iteration.
+        Blocks of both sides, or strata: the tasks of one iteration.
     factors_in : {"memory", "files", "ranges"}
         Where factors are: all in memory; in files, of which a process reads one side as a whole; or
         in files, of which a task reads what its cells need.
@@ -150,17 +164,21 @@ class FitPlan:
 def plan_fit(
     interactions: Interactions,
     *,
-    factors: int,
+    factors: int | None = None,
+    model: Any = None,
     memory: str | int | None = None,
     checkpoint: bool = False,
     features: Sequence[Features] = (),
 ) -> FitPlan:
-    """Foresee tasks and memory of fitting by alternating least squares; no block is read.
+    """Foresee tasks and memory of a fit; no block is read.
 
     Parameters
     ----------
     interactions : Interactions
-    factors : int
+    factors : int, optional
+        Of alternating least squares.
+    model : Model that is fitted in iterations, optional
+        Instead of ``factors`` and ``features``: what fitting this one takes.
     memory : bytes or text like "2GB", optional
         As :class:`dasrec.Training`; without it, what the machine has.
     checkpoint : bool
@@ -173,7 +191,30 @@ def plan_fit(
     BudgetError
         All factors need more, or, with a checkpoint, those of the longest row in each thread; the
         message says how much.
+    InputError
+        Neither or both of ``factors`` and ``model`` are given, or the model is not fitted in
+        iterations.
     """
+    if model is not None and getattr(model, "stepwise", False) and factors is None:
+        return cast(FitPlan, model.plan(interactions, memory=memory, checkpoint=checkpoint))
+    if factors is None or model is not None:
+        msg = (
+            f"factors={factors!r} and model={model!r} were given; expected factors of least "
+            "squares, or a model that is fitted in iterations"
+        )
+        raise InputError(msg)
+    return plan_sweeps(interactions, factors, memory, checkpoint=checkpoint, features=features)
+
+
+def plan_sweeps(
+    interactions: Interactions,
+    factors: int,
+    memory: str | int | None,
+    *,
+    checkpoint: bool,
+    features: Sequence[Features],
+) -> FitPlan:
+    """Foresee a fit by alternating least squares, as :func:`plan_fit` says."""
     base, limit, threads = room(memory)
     if blocks.active_client() is not None:
         base = 0  # what this process holds says nothing of a worker, whose limit is the least

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from dasrec.medium import CACHE, BlockCache, FitPlan
 from dasrec.memory import check_fits
 from dasrec.plan import room
 from dasrec.schema import USER_ITEMS
-from dasrec.typing import Floats, Ints, Longs
+from dasrec.typing import CsrBlock, Floats, Ints, Longs
 
 TASK_CELLS = 2**19
 """Stored cells of a task: some 20 ms of work at 64 factors."""
@@ -31,11 +32,13 @@ TASK_CELLS = 2**19
 LEAST_ITEMS = 16
 """Items of a group: enough to find one that a user does not know."""
 
-COPIES = 4
-"""Of both factor matrices: as they are, dealt, as they were, and at their best."""
+COPIES = 3
+"""Of the vectors of users: as they are, as they were, and at their best; of items also dealt."""
 
 _MOST_GROUPS = 256
 _CELL_BYTES = 40  # of a block that is being dealt
+_TIMES_BYTES = 40  # more, where times are dealt too
+_DEALT_BYTES = 12  # of a cell that has been
 
 DEALT = BlockCache()
 
@@ -50,6 +53,7 @@ class Stratum(NamedTuple):
     indptr, indices : all cells of these users, by the numbers of items in the store
     names : int32: these numbers, of the items of the group
     key : int: of everything that the task draws
+    times : float32 or None: of each cell, if they were asked for, as a share of their span
     """
 
     rows: Ints
@@ -59,6 +63,7 @@ class Stratum(NamedTuple):
     indices: Ints
     names: Ints
     key: int
+    times: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class Strata:
     seed : int
     fit : str: names the view whose blocks are kept
     cache_bytes : int: for decoded blocks, and again for dealt ones
+    span : int64, shape (2,), or None: the first and the last time, where steps take times
     """
 
     user_cuts: Longs
@@ -82,6 +88,7 @@ class Strata:
     seed: int
     fit: str
     cache_bytes: int
+    span: Longs | None = None
 
     @property
     def n_groups(self) -> int:
@@ -107,6 +114,7 @@ class _Epoch(NamedTuple):
     seed: int
     number: int
     pure: bool  # whether tasks leave what they are given as it is
+    span: Longs | None
 
 
 class Done(NamedTuple):
@@ -209,6 +217,25 @@ def _plan_turns(
     return arguments
 
 
+def map_users(
+    view: Interactions, strata: Strata, task: Callable[[CsrBlock], Any], *, timed: bool = False
+) -> list[Any]:
+    """Return ``task`` of each block of users, in order; blocks are kept as far as they fit."""
+    given = blocks.share(view) if view.masks or view.transforms else view
+    keep = {"fit": strata.fit, "limit": strata.cache_bytes, "timed": timed}
+    arguments = [(given, _rows(strata, block)[1:], keep, task) for block in range(strata.n_groups)]
+    return blocks.run(_of_users, arguments, name="users-block", progress=False)
+
+
+def _of_users(
+    view: Interactions,
+    rows: tuple[int, int],
+    keep: dict[str, Any],
+    task: Callable[[CsrBlock], Any],
+) -> Any:
+    return task(CACHE.read(view, USER_ITEMS, rows, **keep))
+
+
 def _rows(strata: Strata, block: int) -> tuple[int, int, int]:
     return block, int(strata.user_cuts[block]), int(strata.user_cuts[block + 1])
 
@@ -232,6 +259,7 @@ def _open_epoch(view: Interactions, strata: Strata, number: int) -> tuple[Ints, 
         strata.seed,
         number,
         blocks.active_client() is not None,
+        strata.span,
     )
 
 
@@ -260,23 +288,45 @@ def _stratum(
     """Find the cells of some users and a group of items."""
     number, start, stop = users_of
     fit, limit = epoch.fit, epoch.cache_bytes
-    block = CACHE.read(view, USER_ITEMS, (start, stop), fit=fit, limit=limit)
+    timed = epoch.span is not None
+    block = CACHE.read(view, USER_ITEMS, (start, stop), fit=fit, limit=limit, timed=timed)
     key = key_of(epoch.seed, epoch.number, number)
-
-    def make() -> Any:
-        return deal(block[:3], epoch.places, epoch.size, epoch.n_groups, key)
-
-    offsets, rows, columns, values = DEALT.get(number, make, fit=epoch.deal, limit=limit)
-    own = slice(offsets[group], offsets[group + 1])
+    make = partial(_dealt, block, epoch, key)
+    size = (_DEALT_BYTES + 4 * timed) * len(block.indices) + 8 * (epoch.n_groups + 1)
+    if DEALT.may_keep(number, size, fit=epoch.deal, limit=limit):
+        offsets, *cells = DEALT.get(number, make, fit=epoch.deal, limit=limit)
+        cells = [each[offsets[group] : offsets[group + 1]] for each in cells]
+    else:  # as often as there are groups
+        _, *cells = make(group)
     return Stratum(
-        rows[own],
-        columns[own],
-        values[own],
+        cells[0],
+        cells[1],
+        cells[2],
         block.indptr,
         block.indices,
-        epoch.names[group * epoch.size : (group + 1) * epoch.size],
+        # what workers are sent may not be written to: kernels would be compiled once more for that,
+        # and round otherwise
+        epoch.names[group * epoch.size : (group + 1) * epoch.size].copy(),
         key_of(key, group),
+        cells[3] if timed else None,
     )
+
+
+def _dealt(block: CsrBlock, epoch: _Epoch, key: int, only: int = -1) -> tuple[Any, ...]:
+    """Deal out cells, and their times in the same order."""
+    told = epoch.places, epoch.size, epoch.n_groups, key, only
+    found: tuple[Any, ...] = deal(block[:3], *told)
+    if epoch.span is None:
+        return found
+    shares = shares_of(block.timestamps, epoch.span)
+    return *found, deal((block.indptr, block.indices, shares), *told)[3]
+
+
+def shares_of(times: Any, span: Longs) -> Floats:
+    """Return times as shares of their span, from 0 to 1; float32."""
+    first, last = (float(each) for each in span)
+    shares = (np.asarray(times, np.float64) - first) / max(last - first, 1.0)
+    return np.clip(shares, 0, 1).astype(np.float32)
 
 
 def plan_epochs(
@@ -285,6 +335,7 @@ def plan_epochs(
     width: int,
     copies: int = COPIES,
     memory: str | int | None = None,
+    timed: bool = False,
 ) -> FitPlan:
     """Foresee tasks and memory of fitting vectors of a width by gradient descent; nothing is read.
 
@@ -298,16 +349,16 @@ def plan_epochs(
         base = 0  # what this process holds says nothing of a worker, whose limit is the least
     n_users, n_items, n = interactions.n_users, interactions.n_items, interactions.n_stored
     n_groups = count_groups(n, n_items, n_users)
-    vectors = 4 * width * copies * (n_users + n_items)
+    vectors = 4 * width * (copies * (n_users + n_items) + n_items)
     cells = -(-n // n_groups)
-    need = base + vectors + threads * _CELL_BYTES * cells
+    need = base + vectors + threads * (_CELL_BYTES + _TIMES_BYTES * timed) * cells
     check_fits(
         need,
         limit=limit,
         what=f"fitting vectors of {width} numbers for {n_users:,} users and {n_items:,} items",
         remedy="use fewer factors, or drop rare users and items with min_user and min_item",
     )
-    data = 24 * n + 16 * n_users  # decoded, and dealt
+    data = (24 + 12 * timed) * n + 16 * n_users  # decoded, and dealt
     # without a limit half of the machine is left to others
     spare = limit - need if memory is not None else limit // 2 - need
     cache = max(0, min(data, spare))

@@ -67,3 +67,78 @@ def step_down(loss: Any, vectors: Sequence[Doubles], rate: float) -> list[Double
                 ends.append(loss(*shifted))
             moved[which][place] -= rate * (ends[0] - ends[1]) / 2e-6
     return moved
+
+
+def scored_loss(
+    kind: str, vectors: Sequence[Doubles], logs: Sequence[float], cell: tuple[float, ...]
+) -> float:
+    """Return the loss of one user's scores for an item that it has and for others it has not.
+
+    Vectors are those of the user and of the items, a bias last; of ratings both have one. The cell
+    is its value and what is predicted without vectors, or the weight of a rank.
+    """
+    x, items = vectors[0], vectors[1:]
+    scores = [x[:-1] @ y[:-1] + y[-1] - log for y, log in zip(items, logs, strict=True)]
+    if kind == "squared":
+        return float((cell[0] - cell[1] - x[-1] - scores[0]) ** 2 / 2)
+    if kind == "pairs":
+        return float(np.log1p(np.exp(scores[1] - scores[0])))
+    if kind == "top":
+        return float(cell[0] * max(0.0, 1 - scores[0] + scores[1]))
+    if kind == "logistic":
+        lost = np.log1p(np.exp(-scores[0])) + sum(np.log1p(np.exp(each)) for each in scores[1:])
+        return float(lost)
+    return float(np.log(sum(np.exp(each) for each in scores)) - scores[0])
+
+
+class Slowly:
+    """What becomes of gradients: the rules of the papers, one number after the other."""
+
+    def __init__(self, kind: str, rate: float) -> None:
+        self.kind, self.rate, self.kept = kind, rate, dict[Any, list[float]]()
+
+    def move(self, name: Any, number: float, slope: float) -> float:
+        """Return a number after a step, which it is known by its name for."""
+        first, second, steps = self.kept.get(name, [0.0, 0.0, 0.0])
+        if self.kind == "plain":
+            return number - self.rate * slope
+        if self.kind == "momentum":
+            first = 0.9 * first - slope
+            moved = number + self.rate * first
+        elif self.kind == "adagrad":
+            second += slope**2
+            moved = number - self.rate * slope / (np.sqrt(second) + 1e-8)
+        else:
+            steps += 1
+            first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
+            unbiased = first / (1 - 0.9**steps), second / (1 - 0.999**steps)
+            moved = number - self.rate * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)
+        self.kept[name] = [first, second, steps]
+        return float(moved)
+
+
+def timed_descent(
+    cells: Sequence[tuple[int, int, float, float]], users: Doubles, items: Doubles, rule: Any
+) -> tuple[Doubles, Doubles, float]:
+    """Take steps of biases that move in time: down the slopes, which are found by differences."""
+    users, items, total = users.copy(), items.copy(), 0.0
+    k, n_bins = rule.factors, items.shape[1] - rule.factors - 1
+    for row, column, value, time in cells:
+        bin_ = k + 1 + min(int(time * n_bins), n_bins - 1)
+        own = [*range(k + 1), bin_]
+        middle = users[row, k + 2]
+        bent = np.sign(time - middle) * abs(time - middle) ** 0.4
+
+        def loss(x: Doubles, y: Doubles, value: float = value, bent: float = float(bent)) -> float:
+            predicted = (
+                float(rule.offset) + x[:k] @ y[:k] + x[k] + x[k + 1] * bent + y[k] + y[k + 1]
+            )
+            return float((value - predicted) ** 2 / 2)
+
+        vectors = [users[row, : k + 2], items[column, own]]
+        total += 2 * loss(*vectors)
+        shrink = float(rule.rate * rule.regularization)
+        moved = step_down(loss, vectors, float(rule.rate))
+        users[row, : k + 2] = moved[0] - shrink * vectors[0]
+        items[column, own] = moved[1] - shrink * vectors[1]
+    return users, items, total

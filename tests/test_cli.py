@@ -86,7 +86,19 @@ def test_evaluate_takes_names_and_a_convention(made: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["als", "implicit-als", "sgd", "svdpp", "bpr", "warp", "gd", "popular"]
+    "kind",
+    [
+        "als",
+        "implicit-als",
+        "sgd",
+        "svdpp",
+        "bpr",
+        "warp",
+        "logistic",
+        "softmax",
+        "gd",
+        "popular",
+    ],
 )
 @pytest.mark.parametrize("split", ["time:0.2", "any:1", "last:1", "users:0.1,users:0.1"])
 def test_all_models_on_all_splits(made: Path, tmp_path: Path, kind: str, split: str) -> None:
@@ -293,6 +305,13 @@ def test_plan_fit_foresees_what_the_function_does(made: Path) -> None:
     text = run("plan", "fit", made / "store", "--factors", 8, "--memory", "4GB").output
     for words in ("tasks of an iteration", "factors are in", "limit of memory", "4.00 GB"):
         assert words in text
+    kept = ["--model", "sgd", "--optimizer", "adam", "--factors", 8]
+    found, model = (
+        good("plan", "fit", made / "store", *kept),
+        dasrec.SGD(factors=8, optimizer="adam"),
+    )
+    assert found["factor_bytes"] == dasrec.plan_fit(store, model=model).factor_bytes
+    assert "popular" in run("plan", "fit", made / "store", "--model", "popular").stderr
     wide = ["plan", "fit", made / "store", "--factors", 10**6, "--checkpoint", "--memory"]
     plan = good(*wide, "100GB")
     less = plan["peak_bytes"] - plan["cache_bytes"] - plan["factor_bytes"] // 2

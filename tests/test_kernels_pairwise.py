@@ -12,16 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dasrec.kernels.hashing import below, key_of, word
-from dasrec.kernels.pairwise import (
-    HARD,
-    POPULAR,
-    UNIFORM,
-    Rule,
-    draw_unseen,
-    is_seen,
-    rank_pairs,
-    rank_top,
-)
+from dasrec.kernels.pairwise import rank_pairs, rank_top
+from dasrec.kernels.rule import HARD, POPULAR, UNIFORM, Rule
+from dasrec.kernels.unseen import draw_unseen, is_seen
 from tests import references_gradient as references
 from tests.strategies import sparse_matrices
 

@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dasrec.kernels.hashing import key_of
-from dasrec.kernels.stochastic import Rule, deal, descend_cells
+from dasrec.kernels.rule import Rule
+from dasrec.kernels.stochastic import deal, descend_cells
 from tests import references_gradient as references
 from tests.strategies import sparse_matrices
 
 
 def rule(k: int, *, rate: float = 0.05, biased: bool = True) -> Rule:
-    return Rule(k, np.float32(rate), np.float32(0.1), np.float32(0.5), biased)
+    return Rule(k, np.float32(rate), np.float32(0.1), offset=np.float32(0.5), biased=biased)
 
 
 def vectors(shape: tuple[int, int], *, seed: int) -> Any:
@@ -45,6 +46,16 @@ def test_every_cell_is_dealt_once_and_to_its_group(matrix: Any, size: int, seed:
     ]
     assert sorted(found) == sorted(cells)
     assert all((columns >= 0).all() and (columns < size).all() for _, columns, _ in groups)
+
+
+@given(matrix=sparse_matrices(rows=9, columns=9), seed=st.integers(0, 99))
+def test_one_group_is_dealt_as_among_all(matrix: Any, seed: int) -> None:
+    places = np.random.default_rng(seed).permutation(matrix.shape[1]).astype(np.int32)
+    _, groups = dealt_cells(matrix, places, 3, key=seed)
+    block = (matrix.indptr.astype(np.int64), matrix.indices, matrix.data)
+    for number, group in enumerate(groups):
+        alone = deal(block, places, 3, len(groups), seed, number)[1:]
+        assert all(np.array_equal(*pair) for pair in zip(alone, group, strict=True))
 
 
 @pytest.mark.parametrize("n", [1, 2, 4095, 4096, 4097, 3 * 4096, 10_001])

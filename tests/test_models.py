@@ -18,8 +18,10 @@ from dasrec import (
     ImplicitALS,
     InputError,
     Interactions,
+    Logistic,
     Model,
     Popular,
+    Softmax,
     SVDpp,
 )
 from dasrec.testing import ModelSuite, StoreSuite, expect, planted_matrix
@@ -105,6 +107,36 @@ class TestWARP(ModelSuite):
         return WARP(factors=8, iterations=40, learning_rate=0.05, rng=rng)
 
 
+class TestLogistic(ModelSuite):
+    cut_tolerance = 0
+
+    def make(self, *, rng: Rng) -> Model:
+        return Logistic(factors=8, iterations=40, learning_rate=0.05, rng=rng)
+
+
+class TestSoftmax(ModelSuite):
+    cut_tolerance = 0
+
+    def make(self, *, rng: Rng) -> Model:
+        settings = {"negatives": "popular", "learning_rate": 0.05}
+        return Softmax(factors=8, iterations=40, rng=rng, **settings)
+
+
+class TestSGDByAdam(ModelSuite):
+    cut_tolerance = 0
+
+    def make(self, *, rng: Rng) -> Model:
+        settings = {"optimizer": "adam", "batch_size": 16, "learning_rate": 0.02}
+        return SGD(factors=4, iterations=30, rng=rng, **settings)
+
+
+class TestBPRByAdaGrad(ModelSuite):
+    cut_tolerance = 0
+
+    def make(self, *, rng: Rng) -> Model:
+        return BPR(factors=8, iterations=30, optimizer="adagrad", batch_size=16, rng=rng)
+
+
 class TestGradientDescent(ModelSuite):
     cut_tolerance = 0
 
@@ -144,8 +176,8 @@ class Shifty(Popular):
         self.rng = rng
         self.early_ = True
 
-    def scoring_vectors(self) -> tuple[Floats, Floats]:
-        users, items = super().scoring_vectors()
+    def lazy_vectors(self) -> tuple[Floats, Floats]:
+        users, items = super().lazy_vectors()
         return users, items + np.random.random(items.shape).astype(np.float32)
 
 

@@ -13,13 +13,13 @@ import pytest
 from distributed import Client, get_task_stream
 
 import dasrec
-from dasrec import BPR, WARP, InputError, Interactions, Training
+from dasrec import BPR, WARP, InputError, Interactions, Logistic, Softmax, Training
 from dasrec.testing import planted_matrix
 from tests.snippets import run_page
 
-Kind = type[BPR] | type[WARP]
-RATES: dict[Any, float] = {BPR: 0.1, WARP: 0.02}
-BOTH = pytest.mark.parametrize("kind", [BPR, WARP])
+Kind = type[BPR] | type[WARP] | type[Logistic]
+RATES: dict[Any, float] = {BPR: 0.1, WARP: 0.02, Logistic: 0.05, Softmax: 0.05}
+ALL = pytest.mark.parametrize("kind", list(RATES))
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def same(one: list[Any], other: list[Any]) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@BOTH
+@ALL
 def test_the_loss_falls_and_seen_items_come_to_the_top(data: Interactions, kind: Kind) -> None:
     model = small(kind, iterations=40, learning_rate=RATES[kind]).fit(data)
     history = model.history_["mean_loss"].values
@@ -63,11 +63,15 @@ def test_the_loss_falls_and_seen_items_come_to_the_top(data: Interactions, kind:
 def test_before_it_has_learned_the_loss_of_a_pair_is_log_2(data: Interactions) -> None:
     model = small(BPR, iterations=1, learning_rate=1e-9).fit(data)
     assert model.history_["mean_loss"].item() == pytest.approx(np.log(2), rel=1e-2)
+    for kind, expected in ((Logistic, 4 * np.log(2)), (Softmax, np.log(4))):
+        model = small(kind, iterations=1, learning_rate=1e-9, samples=3).fit(data)
+        assert model.history_["mean_loss"].item() == pytest.approx(expected, rel=1e-2)
 
 
-def test_how_items_are_drawn_matters(data: Interactions) -> None:
+@pytest.mark.parametrize("kind", [BPR, Logistic, Softmax])
+def test_how_items_are_drawn_matters(data: Interactions, kind: Kind) -> None:
     found = [
-        small(BPR, negatives=each).fit(data).item_factors_.values
+        small(kind, negatives=each).fit(data).item_factors_.values
         for each in ("uniform", "popular", "hard")
     ]
     assert not np.allclose(found[0], found[1], atol=1e-3)
@@ -81,7 +85,7 @@ def test_vectors_of_warp_are_no_longer_than_they_may(data: Interactions) -> None
         assert lengths.max() == pytest.approx(0.5, rel=1e-3)
 
 
-@BOTH
+@ALL
 def test_items_nobody_has_come_last(data: Interactions, kind: Kind) -> None:
     model = small(kind, iterations=20, learning_rate=0.05).fit(data)
     stranger = model.recommend(data.user_ids.ids[-1:], n=60)["item_id"].values[0]
@@ -91,7 +95,7 @@ def test_items_nobody_has_come_last(data: Interactions, kind: Kind) -> None:
     assert not vectors[-1, :-1].any()
 
 
-@BOTH
+@ALL
 def test_who_is_folded_in_gets_a_list_of_their_own(data: Interactions, kind: Kind) -> None:
     model = small(kind, iterations=40, learning_rate=RATES[kind]).fit(data)
     users, items = model.fold_in(data), model.scoring_vectors()[1]
@@ -102,7 +106,7 @@ def test_who_is_folded_in_gets_a_list_of_their_own(data: Interactions, kind: Kin
     assert np.array_equal(model.fold_in(data), users)
 
 
-@BOTH
+@ALL
 def test_any_number_of_threads_gives_the_same_bits(data: Interactions, kind: Kind) -> None:
     with dask.config.set(scheduler="synchronous"):
         alone = learned(small(kind).fit(data))
@@ -113,7 +117,7 @@ def test_any_number_of_threads_gives_the_same_bits(data: Interactions, kind: Kin
 
 
 @pytest.mark.slow
-@BOTH
+@ALL
 def test_processes_give_the_bits_of_threads(
     data: Interactions, cluster_client: Client, kind: Kind
 ) -> None:
@@ -126,7 +130,7 @@ def test_processes_give_the_bits_of_threads(
     assert same(found, alone)
 
 
-@BOTH
+@ALL
 def test_a_stopped_fit_goes_on_with_the_same_bits(
     data: Interactions, tmp_path: Path, kind: Kind
 ) -> None:
@@ -141,6 +145,8 @@ def test_a_stopped_fit_goes_on_with_the_same_bits(
     ("model", "message"),
     [
         (BPR(negatives="odd"), "negatives is 'odd'; expected one of: uniform, popular, hard"),  # type: ignore[arg-type]
+        (Softmax(samples=0), "samples is 0; expected a whole number, at least 1"),
+        (Logistic(negatives="odd"), "negatives is 'odd'; expected one of: uniform"),  # type: ignore[arg-type]
         (WARP(tries=0), "tries is 0; expected a whole number, at least 1"),
         (WARP(max_norm=0), "max_norm is 0; expected a finite number greater than 0"),
         (BPR(learning_rate=-1), "learning_rate is -1"),

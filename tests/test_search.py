@@ -304,6 +304,14 @@ def test_side_by_side_trials_must_fit(split: Split) -> None:
         ):
             return search_module._side_by_side(Trials(parallel=parallel), split.train, models)
 
+    steps = [dasrec.SGD(factors=8), dasrec.BPR(factors=4), dasrec.Popular()]
+    planned = dasrec.plan_fit(split.train, model=steps[0])
+    with (
+        mock.patch.object(search_module, "room", return_value=(0, limit, 2)),
+        mock.patch("dasrec.strata.room", return_value=(0, limit, 1)),
+    ):
+        found = search_module._side_by_side(Trials(parallel="trials"), split.train, steps)
+    assert found == (True, limit - planned.factor_bytes)
     assert decide(1, "auto", None) == (False, None)
     assert decide(1, "auto", object()) == (True, limit)
     assert decide(10**6, "auto", object()) == (False, None)

@@ -235,6 +235,27 @@ def test_blocks_that_are_not_kept_give_the_same_bits(data: Interactions) -> None
     one = learned(sgd().fit(data))
     with mock.patch("dasrec.medium.BlockCache.get", lambda _, key, make, **__: make()):
         assert same(learned(sgd().fit(data)), one)
+    with mock.patch("dasrec.strata.deal", wraps=dasrec.strata.deal) as whole:
+        sgd(iterations=1).fit(data)
+    with (
+        mock.patch("dasrec.medium.BlockCache.may_keep", return_value=False),
+        mock.patch("dasrec.strata.deal", wraps=dasrec.strata.deal) as parts,
+    ):
+        assert same(learned(sgd().fit(data)), one)
+    # each block once, or each of its groups alone
+    assert {call.args[5] for call in whole.call_args_list} == {-1}
+    assert {call.args[5] for call in parts.call_args_list} == {0, 1, 2, 3}
+
+
+def test_what_is_dealt_is_kept_as_far_as_it_fits() -> None:
+    cache = dasrec.strata.BlockCache()
+    assert cache.may_keep("a", 80, fit="one", limit=80)
+    assert not cache.may_keep("a", 81, fit="one", limit=80)
+    cache.get("a", lambda: (np.zeros(10),), fit="one", limit=100)
+    assert cache.may_keep("a", 80, fit="one", limit=100)
+    assert not cache.may_keep("b", 80, fit="one", limit=100)
+    assert cache.may_keep("b", 20, fit="one", limit=100)
+    assert cache.may_keep("b", 80, fit="two", limit=100)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "inverse", "bold"])

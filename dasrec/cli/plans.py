@@ -9,10 +9,10 @@ import click
 
 import dasrec
 from dasrec.checks import check_count
-from dasrec.cli.options import as_json_option, memory_option, readable
+from dasrec.cli.options import as_json_option, make_model, memory_option, readable
 from dasrec.console import show, show_facts
+from dasrec.models import MODELS
 from dasrec.scale import CELL_RATE, Sizes, Workers, plan_scale
-from dasrec.typing import Entity
 
 
 @click.group("plan")
@@ -20,8 +20,9 @@ def plan_command() -> None:
     """Say what a command will take, before anything runs."""
 
 
+_KINDS = [name for name, model in MODELS.items() if model.stepwise]
 _FIT_FACTS = {
-    "factors": "factors",
+    "factors": "numbers of a vector",
     "n_tasks": "tasks of an iteration",
     "data_bytes": "all blocks, decoded",
     "cache_bytes": "of them kept in memory",
@@ -36,31 +37,33 @@ _FIT_FACTS = {
 @plan_command.command("fit")
 @click.argument("store")
 @click.option("--factors", type=int, required=True, metavar="K", help="Length of the vectors.")
-@click.option("--user-features", is_flag=True, help="With features of users.")
-@click.option("--item-features", is_flag=True, help="With features of items.")
+@click.option(
+    "--model", "kind", type=click.Choice(_KINDS), default="implicit-als", show_default=True
+)
+@click.option("--user-features", is_flag=True, default=None, help="With features of users.")
+@click.option("--item-features", is_flag=True, default=None, help="With features of items.")
+@click.option("--optimizer", help="Of stochastic gradient descent, as `dasrec fit` has it.")
 @memory_option
 @click.option("--checkpoint", is_flag=True, help="As if `dasrec fit` were given one.")
 @as_json_option
 def plan_fit_command(
     store: str,
-    factors: int,
-    user_features: bool,
-    item_features: bool,
+    kind: str,
     memory: str | None,
     checkpoint: bool,
     as_json: bool,
+    **parameters: Any,
 ) -> None:
-    """Say how many tasks and bytes fitting ALS or implicit ALS takes, and its peak of memory.
+    """Say how many tasks and bytes fitting a model takes, and its peak of memory.
 
     \b
-    Example:  dasrec plan fit my-store --factors 64 --memory 2GB
+    Example:  dasrec plan fit my-store --model sgd --factors 64 --memory 2GB
     """
-    check_count(factors, name="factors")
-    interactions = dasrec.open_interactions(store)
-    wanted: list[tuple[Entity, bool]] = [("user", user_features), ("item", item_features)]
-    features = [dasrec.open_features(interactions, side) for side, given in wanted if given]
+    check_count(parameters["factors"], name="factors")
+    given = {name: value for name, value in parameters.items() if value is not None}
+    model, interactions = make_model(kind, None, given), dasrec.open_interactions(store)
     record = dasrec.plan_fit(
-        interactions, factors=factors, memory=memory, checkpoint=checkpoint, features=features
+        interactions, model=model, memory=memory, checkpoint=checkpoint
     ).as_record()
     facts = readable(record)
     words = {word: facts[key] for key, word in _FIT_FACTS.items()}

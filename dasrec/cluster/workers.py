@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from dasrec import files, memory
 from dasrec.cluster.spec import LEAST_TCP_TIMEOUT, TCP_TIMEOUT
-from dasrec.errors import MismatchError, InputError
+from dasrec.errors import InputError, MismatchError
 
 logger = logging.getLogger(__name__)
 

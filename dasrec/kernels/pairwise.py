@@ -2,89 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from dasrec.kernels.hashing import below, word
 from dasrec.kernels.rows import AHEAD, FAST, fetch
+from dasrec.kernels.rule import HARD, Rule
+from dasrec.kernels.unseen import Known, draw_hardest, draw_unseen, is_seen, score_of, shorten
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
-Longs = NDArray[np.int64]
-
-Known = tuple[Longs, Ints, Ints]
-"""indptr and indices of all that users have used, by the numbers of items in the store; and these
-numbers, of the items of the stratum."""
-
-UNIFORM, POPULAR, HARD = 0, 1, 2
-"""How items not seen are drawn: each alike, as often as they are used, the best of a few."""
-
-_TRIES = 16  # to find an item that was not seen, before a cell is passed over
-_FEW = 4  # of which the best is the hard one
-
-
-class Rule(NamedTuple):
-    """What a cell does to three vectors or more.
-
-    Attributes
-    ----------
-    factors : int, k; a vector has k factors and then a bias, which users do not use
-    rate : float32: length of a step
-    regularization : float32: of all vectors that take part, at each cell
-    frozen : bool: whether items stay as they are
-    negatives : int: UNIFORM, POPULAR or HARD
-    tries : int: items that are drawn, at most, to find one that is ranked too high
-    catalogue : int: items of all strata together
-    most : float32: length that factors may have
-    """
-
-    factors: int
-    rate: np.float32
-    regularization: np.float32
-    frozen: bool
-    negatives: int
-    tries: int = 0
-    catalogue: int = 0
-    most: np.float32 = np.float32(0)
-
-
-@njit(cache=True, nogil=True)
-def is_seen(known: Known, row: int, column: int) -> Any:
-    """Search a row for an item of the stratum."""
-    indptr, indices, names = known
-    first, length, wanted = indptr[row], indptr[row + 1] - indptr[row], names[column]
-    while length > 1:
-        half = length >> 1
-        # a choice of two numbers instead of a branch, guessed wrong every second time
-        first = first + half if indices[first + half] <= wanted else first
-        length -= half
-    return length > 0 and indices[first] == wanted
-
-
-@njit(cache=True, nogil=True)
-def draw_unseen(known: Known, columns: Ints, row: int, key: int, negatives: int) -> Any:
-    """Draw an item of the stratum that a row has not, or -1 where that takes too many tries."""
-    for attempt in range(_TRIES):
-        bits = word(key, attempt)
-        if negatives == POPULAR:
-            column: Any = np.int64(columns[below(bits, columns.shape[0])])
-        else:
-            column = below(bits, known[2].shape[0])
-        if not is_seen(known, row, column):
-            return column
-    return -1
-
-
-@njit(cache=True, nogil=True, fastmath=FAST)
-def score_of(x: Floats, y: Floats, k: int) -> Any:
-    """Return b + x . y."""
-    score = np.float32(0)
-    for p in range(k):
-        score += x[p] * y[p]
-    return score + y[k]
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
@@ -102,22 +30,6 @@ def part(x: Floats, y: Floats, z: Floats, step: np.float32, rule: Rule) -> None:
         z[p] = shrink * c - step * a
     y[k] = shrink * y[k] + step
     z[k] = shrink * z[k] - step
-
-
-@njit(cache=True, nogil=True)
-def _hardest(
-    vectors: tuple[Floats, Floats], known: Known, columns: Ints, row: int, key: int, k: int
-) -> Any:
-    """Draw a few items and return the one that the row scores best."""
-    users, items = vectors
-    best, most = -1, np.float32(-np.inf)
-    for number in range(_FEW):
-        column = draw_unseen(known, columns, row, word(key, -1 - number), UNIFORM)
-        if column >= 0:
-            score = score_of(users[row], items[column], k)
-            if score > most:
-                best, most = column, score
-    return best
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
@@ -166,7 +78,7 @@ def rank_pairs(
         if c < 0:
             continue
         if rule.negatives == HARD:
-            negative = _hardest((users, items), known, columns, rows[c], word(key, c), k)
+            negative = draw_hardest((users, items), known, columns, rows[c], word(key, c), k)
         if negative < 0:
             total += np.log(2.0)
             continue
@@ -180,18 +92,6 @@ def rank_pairs(
         push = (raised if difference > 0 else np.float32(1)) / (np.float32(1) + raised)
         part(x, y, z, rule.rate * push, rule)
     return total
-
-
-@njit(cache=True, nogil=True, fastmath=FAST)
-def shorten(x: Floats, k: int, most: np.float32) -> None:
-    """Cut a vector that is too long."""
-    square = np.float32(0)
-    for p in range(k):
-        square += x[p] * x[p]
-    if square > most * most:
-        shrink = most / np.sqrt(square)
-        for p in range(k):
-            x[p] *= shrink
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)

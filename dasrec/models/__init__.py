@@ -12,13 +12,26 @@ from dasrec.models.biases import Biases
 from dasrec.models.descent import GradientDescent
 from dasrec.models.popular import Popular
 from dasrec.models.ranking import BPR, WARP
+from dasrec.models.sampled import Logistic, Softmax
 from dasrec.models.sgd import SGD
 from dasrec.models.svdpp import SVDpp
 from dasrec.schema import MODEL_KIND
 
 MODELS: dict[str, type[Model]] = {
     model.name: model
-    for model in (ALS, ImplicitALS, SGD, SVDpp, BPR, WARP, GradientDescent, Biases, Popular)
+    for model in (
+        ALS,
+        ImplicitALS,
+        SGD,
+        SVDpp,
+        BPR,
+        WARP,
+        Logistic,
+        Softmax,
+        GradientDescent,
+        Biases,
+        Popular,
+    )
 }
 
 __all__ = [
@@ -30,9 +43,11 @@ __all__ = [
     "Biases",
     "GradientDescent",
     "ImplicitALS",
+    "Logistic",
     "Model",
     "Popular",
     "SVDpp",
+    "Softmax",
     "load_model",
 ]
 

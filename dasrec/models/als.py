@@ -16,13 +16,12 @@ from dasrec.factors import (
     gram,
     hold,
     labelled,
-    last_column,
-    map_rows,
     rotate,
 )
 from dasrec.interactions import Interactions
 from dasrec.models.alternating import Alternating
 from dasrec.models.base import label, label_factors
+from dasrec.models.rated import Rated
 from dasrec.priors import fold_users
 from dasrec.schema import ITEM, USER
 from dasrec.sweeps import Half, Solver, Swept
@@ -171,7 +170,7 @@ class ImplicitALS(Alternating):
         return np.asarray(_with_fallback(fold_users(self, interactions, half)))
 
 
-class ALS(Alternating):
+class ALS(Rated, Alternating):
     """Predict ratings: squared error over the stored cells, with global mean and biases.
 
     Minimises
@@ -210,9 +209,6 @@ class ALS(Alternating):
     """
 
     name: ClassVar[str] = "als"
-    predicts_values: ClassVar[bool] = True
-    user_factors_: xr.DataArray
-    item_factors_: xr.DataArray
 
     def __init__(  # noqa: PLR0913 - all that can be tuned
         self,
@@ -261,19 +257,8 @@ class ALS(Alternating):
         return hold(parts, (n_items, self.factors + 1), place)
 
     def _half(self, vectors: Vectors, start: Vectors | None, n_rows: int) -> Half:
-        # the bias of a row is the weight of a constant 1 beside the other side's factors
         del n_rows
-        half = Half(
-            vectors=map_rows(_with_last, vectors, float(self.biases)),
-            base=np.zeros((vectors.shape[1],) * (2 if self.nonnegative else 1), np.float32),
-            rotation=None,
-            offsets=last_column(vectors) + self.mean_.values,
-            scale=self.regularization,
-            shift=0.0,
-            exponent=1.0,
-            start=start,
-        )
-        return self._solved(half)
+        return self._solved(self._biased_half(vectors, start, square=self.nonnegative))
 
     def _state(self) -> tuple[Any, Any]:
         return (
@@ -292,33 +277,11 @@ class ALS(Alternating):
         self.user_biases_ = label(users[:, -1], USER)
         self.item_biases_ = label(items[:, -1], ITEM)
 
-    def lazy_vectors(self) -> tuple[Any, Floats]:
-        """Return (p, b_u + m, 1) and (q, 1, b_i)."""
-        biases = self.user_biases_.data[:, None]
-        users = np.concatenate([self.user_factors_.data, biases], axis=1)
-        return self._with_mean(users), self._item_vectors()
-
     def fold_in(self, interactions: Interactions) -> Floats:
         """Solve every user's vector and bias from these interactions, items held fixed."""
         self.check_belongs(interactions)
-        items = np.column_stack([self.item_factors_.values, self.item_biases_.values])
-        half = self._half(items, None, interactions.n_items)
+        half = self._half(self._item_side(), None, interactions.n_items)
         return np.asarray(self._with_mean(fold_users(self, interactions, half)))
-
-    def _with_mean(self, users: Any) -> Any:
-        biases = users[:, -1:] + self.mean_.values
-        return np.concatenate([users[:, :-1], biases, np.ones_like(biases)], axis=1)
-
-    def _item_vectors(self) -> Floats:
-        biases = self.item_biases_.values[:, None]
-        return np.column_stack([self.item_factors_.values, np.ones_like(biases), biases])
-
-
-def _with_last(rows: Floats, value: float) -> Floats:
-    """Return the rows with the last column set to a value."""
-    rows = rows.copy()
-    rows[:, -1] = value
-    return rows
 
 
 def _with_fallback(users: Any) -> Any:

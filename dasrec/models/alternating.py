@@ -6,44 +6,33 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-import xarray as xr
 
-from dasrec.checks import check_count, check_number, seed_of
+from dasrec.checks import check_count, check_number
 from dasrec.factors import Vectors, drop, hold, row_cuts
 from dasrec.interactions import Interactions
-from dasrec.medium import Medium, opened_medium
-from dasrec.models.base import Model, label
+from dasrec.medium import FitPlan, Medium, opened_medium, plan_sweeps
+from dasrec.models.stepwise import Stepwise
 from dasrec.priors import State, begin, check_features, features_of
 from dasrec.schema import ITEM, ITEM_USERS, USER, USER_ITEMS
 from dasrec.sweeps import Half, Solver, Swept, check_solver, sweep
 from dasrec.training import Course, Record, Training
-from dasrec.typing import Floats, Rng
+from dasrec.typing import Floats
 
 INIT_SCALE = 0.1
 """Standard deviation of the length of an initial item vector."""
 
 
-class Alternating(Model):
+class Alternating(Stepwise):
     """What both objectives share: alternate half-sweeps over row blocks of the store."""
 
-    stepwise: ClassVar[bool] = True
     factors: int
     regularization: float
-    iterations: int
     solver: Solver
     tolerance: float
     nonnegative: bool
-    rng: Rng
-    seed_: xr.DataArray
-    history_: xr.Dataset
-
-    def scoring_vectors(self) -> tuple[Floats, Floats]:
-        """Return what :meth:`lazy_vectors` says, in memory."""
-        users, items = self.lazy_vectors()
-        return np.asarray(users), items
 
     def _check(self) -> None:
         check_count(self.factors, name="factors")
@@ -52,10 +41,16 @@ class Alternating(Model):
         check_solver(self.solver, self.tolerance, nonnegative=self.nonnegative)
         check_features(self)
 
+    def _plan(
+        self, interactions: Interactions, memory: str | int | None, *, checkpoint: bool
+    ) -> FitPlan:
+        features = features_of(self, interactions)
+        return plan_sweeps(
+            interactions, self.factors, memory, checkpoint=checkpoint, features=features
+        )
+
     def _learn(self, interactions: Interactions, training: Training) -> None:
-        before = self.resumed(interactions, training)
-        seed = int(before.seed_) if before else seed_of(self.rng)
-        self.seed_ = label(np.array(seed, np.int64))
+        before = self._begin_from(interactions, training)
         self._prepare(interactions)
         course = Course(training, self.name, self.iterations)
         features = features_of(self, interactions)
@@ -67,7 +62,7 @@ class Alternating(Model):
             features=features,
             monitored=training.monitor is not None,
         ) as medium:
-            items = self._begin(interactions.n_items, seed, medium.place)
+            items = self._begin(interactions.n_items, int(self.seed_), medium.place)
             state = begin(self, interactions, items, features, self._half)
             if before:
                 course.restore(before.history_)
@@ -84,9 +79,8 @@ class Alternating(Model):
         self, interactions: Interactions, medium: Medium, course: Course, state: State
     ) -> State:
         """Go through the iterations from a state, and return the best one."""
-        best, place = state, course.training.best_place()
-        if place and course.training.resume and (saved := self.open_saved(place)):
-            best = state.priors.resumed(saved, medium.place)
+        kept = self.best_kept(course.training)
+        best = state.priors.resumed(kept, medium.place) if kept else state
         for _ in course:
             state, facts = self._iterate(interactions, medium, state)
             state.keep(self)

@@ -32,7 +32,7 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
     """Base of all models; the score of a user and an item is a dot product of two vectors.
 
     A subclass sets ``name`` and ``predicts_values``, learns arrays whose names end in ``_`` in
-    :meth:`_learn`, and says in :meth:`scoring_vectors` how scores come of them.
+    :meth:`_learn`, and says in :meth:`lazy_vectors` how scores come of them.
 
     Attributes
     ----------
@@ -46,7 +46,8 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
     predicts_values: ClassVar[bool] = False
     """Whether scores are on the scale of the stored values, so that RMSE means something."""
     stepwise: ClassVar[bool] = False
-    """Whether a fit goes in iterations that :class:`dasrec.Training` can watch and resume."""
+    """Whether a fit goes in iterations that :class:`dasrec.Training` can watch and resume: the
+    models of :mod:`dasrec.models.stepwise`."""
 
     user_ids_: Vocabulary
     item_ids_: Vocabulary
@@ -100,12 +101,13 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
         """Set the learned attributes."""
 
     @abstractmethod
+    def lazy_vectors(self) -> tuple[Any, Floats]:
+        """Return :meth:`scoring_vectors`, those of users as a Dask array where they are lazy."""
+
     def scoring_vectors(self) -> tuple[Floats, Floats]:
         """Return float32 (n_users, d) and (n_items, d) whose products are the scores."""
-
-    def lazy_vectors(self) -> tuple[Any, Floats]:
-        """Return them; those of users may be a Dask array, of a model that has been opened."""
-        return self.scoring_vectors()
+        users, items = self.lazy_vectors()
+        return np.asarray(users), items
 
     def fold_in(self, interactions: Interactions) -> Floats:
         """Return scoring vectors, float32 (n_users, d), for users that training did not see."""
@@ -242,27 +244,6 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
         with files.reaching(pointer.url):
             model._restore(store.read_dataset(pointer), pointer.facts["trained_on"])
         return model
-
-    def resumed(self, interactions: Interactions, training: Training) -> Self | None:
-        """Open what a fit that was stopped has left, if this one is to go on with it.
-
-        Raises
-        ------
-        MismatchError
-            It was fitted with other parameters, or on something else than these interactions.
-        """
-        if not training.resume or training.checkpoint is None:
-            return None
-        found = self.open_saved(training.checkpoint)
-        if found is None:
-            return None
-        mine, theirs = plain(self.get_params()), plain(found.get_params())
-        odd = [name for name in mine if name != "iterations" and mine[name] != theirs[name]]
-        if odd or found.trained_on_ != view_of(interactions):
-            what = f"with other {', '.join(odd)}" if odd else "on another store, version or part"
-            msg = f"{training.checkpoint} was fitted {what}; choose another place, or resume=False"
-            raise MismatchError(msg)
-        return found
 
     def _dataset(self) -> xr.Dataset:
         """Gather the learned arrays; history's variables are prefixed, its dimension is its own."""

@@ -63,7 +63,7 @@ class Biases(Model):
             users = _damped_means(interactions, "user_items", items + mean, self.user_damping)
         self.user_biases_, self.item_biases_ = label(users, USER), label(items, ITEM)
 
-    def scoring_vectors(self) -> tuple[Floats, Floats]:
+    def lazy_vectors(self) -> tuple[Floats, Floats]:
         """Return (b_u + m, 1) and (1, b_i)."""
         items = self.item_biases_.values
         return self._user_vectors(self.user_biases_.values), np.column_stack(

@@ -12,13 +12,14 @@ import xarray as xr
 from dask.tokenize import tokenize
 
 from dasrec import blocks
-from dasrec.checks import check_count, check_number, seed_of
+from dasrec.checks import check_count, check_number
 from dasrec.errors import InputError
 from dasrec.factors import in_memory
 from dasrec.interactions import Interactions
 from dasrec.kernels.gradient import row_gradients
-from dasrec.medium import CACHE
-from dasrec.models.base import Model, label, label_factors
+from dasrec.medium import CACHE, FitPlan
+from dasrec.models.base import label_factors
+from dasrec.models.stepwise import Stepwise
 from dasrec.schema import ITEM, ITEM_USERS, USER, USER_ITEMS
 from dasrec.strata import plan_epochs
 from dasrec.sweeps import Half, sweep
@@ -43,7 +44,7 @@ class _Slope:
     items: Floats
 
 
-class GradientDescent(Model):
+class GradientDescent(Stepwise):
     """Factorise the stored cells by full-batch gradient descent, as textbooks define it.
 
     Minimises
@@ -85,11 +86,8 @@ class GradientDescent(Model):
 
     name: ClassVar[str] = "gd"
     predicts_values: ClassVar[bool] = True
-    stepwise: ClassVar[bool] = True
     user_factors_: xr.DataArray
     item_factors_: xr.DataArray
-    seed_: xr.DataArray
-    history_: xr.Dataset
 
     def __init__(
         self,
@@ -115,19 +113,23 @@ class GradientDescent(Model):
         check_count(self.iterations, name="iterations")
         check_number(self.init_scale, name="init_scale", above=0)
 
+    def _plan(
+        self, interactions: Interactions, memory: str | int | None, *, checkpoint: bool
+    ) -> FitPlan:
+        del checkpoint  # which leaves vectors in memory
+        return plan_epochs(interactions, width=self.factors, copies=_COPIES, memory=memory)
+
     def _learn(self, interactions: Interactions, training: Training) -> None:
-        plan = plan_epochs(interactions, width=self.factors, copies=_COPIES, memory=training.memory)
+        plan = self.plan(interactions, memory=training.memory)
         course = Course(training, self.name, self.iterations)
-        before = self.resumed(interactions, training)
-        self.seed_ = label(np.array(int(before.seed_) if before else seed_of(self.rng), np.int64))
+        before = self._begin_from(interactions, training)
         state, rate = self._first(interactions), self.learning_rate
         if before:
             course.restore(before.history_)
             state, rate = before._state(), course.history[-1]["learning_rate"]
-        best, self._fit, self._bytes = state, tokenize(interactions), plan.cache_bytes
-        place = training.best_place() if training.resume else None
-        if place and (found := self.open_saved(place)):
-            best = found._state()
+        self._fit, self._bytes = tokenize(interactions), plan.cache_bytes
+        kept = self.best_kept(training)
+        best = kept._state() if kept else state
         try:
             slope = self._slope(interactions, state)
             for _ in course:
@@ -219,7 +221,7 @@ class GradientDescent(Model):
         self.user_factors_ = label_factors(users, USER, self.user_ids_)
         self.item_factors_ = label_factors(items, ITEM, self.item_ids_)
 
-    def scoring_vectors(self) -> tuple[Floats, Floats]:
+    def lazy_vectors(self) -> tuple[Floats, Floats]:
         """Return u and v."""
         return self._state()
 

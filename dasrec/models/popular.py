@@ -32,7 +32,7 @@ class Popular(Model):
         del training  # it takes no time
         self.item_counts_ = label(interactions.counts("item_users"), ITEM)
 
-    def scoring_vectors(self) -> tuple[Floats, Floats]:
+    def lazy_vectors(self) -> tuple[Floats, Floats]:
         """Return a column of ones and the counts."""
         counts = self.item_counts_.values.astype(np.float32)
         return np.ones((len(self.user_ids_), 1), np.float32), counts[:, None]

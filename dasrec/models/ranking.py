@@ -9,39 +9,37 @@ import numpy as np
 
 from dasrec.checks import check_choice, check_count, check_number
 from dasrec.interactions import Interactions
-from dasrec.kernels.pairwise import HARD, POPULAR, UNIFORM, Rule, rank_pairs, rank_top
+from dasrec.kernels.pairwise import rank_pairs, rank_top
+from dasrec.kernels.rule import HARD, PAIRS, POPULAR, TOP, UNIFORM, Rule
 from dasrec.medium import CACHE
-from dasrec.models.stratified import Schedule, State, Stratified
+from dasrec.models.stratified import Optimizer, Schedule, State, Stratified
 from dasrec.strata import DEALT, Strata, Stratum, cut_strata, run_epoch
 from dasrec.training import Record
 from dasrec.typing import Floats, Rng
 
 Negatives = Literal["uniform", "popular", "hard"]
-_NEGATIVES = {"uniform": UNIFORM, "popular": POPULAR, "hard": HARD}
+NEGATIVES = {"uniform": UNIFORM, "popular": POPULAR, "hard": HARD}
 _FOLDING = 20  # epochs that a new user takes
 
 
-class _Ranking(Stratified):
+class Ranking(Stratified):
     """What the ranking losses share: a stored cell against items that the user has not."""
 
-    def _prepare(self, interactions: Interactions, strata: Strata) -> None:
+    negatives: Negatives = "uniform"
+
+    def _prepare(self, interactions: Interactions, strata: Strata) -> Strata:
         self._catalogue = len(strata.known)
+        return super()._prepare(interactions, strata)
 
     def _rule(self, rate: float) -> Rule:
-        return Rule(
-            factors=self.factors,
-            rate=np.float32(rate),
-            regularization=np.float32(self.regularization),
-            frozen=False,
-            negatives=UNIFORM,
-        )
+        return super()._rule(rate)._replace(negatives=NEGATIVES[self.negatives])
 
     def _facts(self, strata: Strata, state: State, loss: float) -> Record:
         del state
         n = int(strata.user_counts.sum())
         return {"objective": loss, "mean_loss": loss / n}
 
-    def scoring_vectors(self) -> tuple[Floats, Floats]:
+    def lazy_vectors(self) -> tuple[Floats, Floats]:
         """Return (x, 1) and (y, b), b the least of all for items that training did not have."""
         users, items = self._state()
         unknown = ~items[:, :-1].any(axis=1)
@@ -59,19 +57,20 @@ class _Ranking(Stratified):
         strata = replace(strata, known=held.astype(np.int32))
         self._catalogue = len(held)
         rule = self._rule(self.learning_rate)._replace(frozen=True)
-        users = np.zeros((interactions.n_users, self.factors + 1), np.float32)
+        users = np.zeros((interactions.n_users, self._row_width()), np.float32)
         try:
             for epoch in range(_FOLDING):
                 number = self.iterations + epoch  # another order than those of the fit
-                run_epoch(interactions, strata, type(self)._step, (users, items), rule, number)
+                run_epoch(interactions, strata, self._stepping(), (users, items), rule, number)
         finally:
             CACHE.clear()
             DEALT.clear()
+        users = users[:, : self.factors + 1]
         users[:, -1] = 1
         return users
 
 
-class BPR(_Ranking):
+class BPR(Ranking):
     """Rank what a user has above what the user has not, pair by pair: Bayesian ranking.
 
     Minimises, in expectation over an item j drawn for each stored cell (u, i),
@@ -97,6 +96,7 @@ class BPR(_Ranking):
         The learning rate of epoch t, from 0: the same; divided by ``1 + decay t``; or 5 % more when
         the objective fell in the epoch before, half when it rose.
     decay : float, >= 0
+    optimizer, batch_size : as those of :class:`SGD`
     rng : int, numpy.random.Generator or None
         Seed of the initial vectors, of the order of cells and of the items that are drawn.
 
@@ -118,6 +118,7 @@ class BPR(_Ranking):
     """
 
     name: ClassVar[str] = "bpr"
+    loss: ClassVar[int] = PAIRS
 
     def __init__(  # noqa: PLR0913 - all that can be tuned
         self,
@@ -129,6 +130,8 @@ class BPR(_Ranking):
         negatives: Negatives = "uniform",
         schedule: Schedule = "constant",
         decay: float = 0.0,
+        optimizer: Optimizer = "sgd",
+        batch_size: int = 1,
         rng: Rng = None,
     ) -> None:
         self.factors = factors
@@ -138,17 +141,16 @@ class BPR(_Ranking):
         self.negatives = negatives
         self.schedule = schedule
         self.decay = decay
+        self.optimizer = optimizer
+        self.batch_size = batch_size
         self.rng = rng
 
     def _check(self) -> None:
         super()._check()
-        check_choice(self.negatives, name="negatives", choices=tuple(_NEGATIVES))
+        check_choice(self.negatives, name="negatives", choices=tuple(NEGATIVES))
 
     def _start_loss(self, strata: Strata) -> float:
         return float(np.log(2) * strata.user_counts.sum())
-
-    def _rule(self, rate: float) -> Rule:
-        return super()._rule(rate)._replace(negatives=_NEGATIVES[self.negatives])
 
     @staticmethod
     def _step(stratum: Stratum, users: Floats, items: Floats, rule: Any) -> float:
@@ -157,7 +159,7 @@ class BPR(_Ranking):
         return rank_pairs(cells, known, users, items, rule, stratum.key)
 
 
-class WARP(_Ranking):
+class WARP(Ranking):
     """Rank what a user has at the top: weighted approximate-rank pairwise loss.
 
     For each stored cell (u, i) items that u has not are drawn until one, j, comes within 1 of i;
@@ -185,6 +187,7 @@ class WARP(_Ranking):
         The learning rate of epoch t, from 0: the same; divided by ``1 + decay t``; or 5 % more when
         the objective fell in the epoch before, half when it rose.
     decay : float, >= 0
+    optimizer, batch_size : as those of :class:`SGD`
     rng : int, numpy.random.Generator or None
         Seed of the initial vectors, of the order of cells and of the items that are drawn.
 
@@ -200,6 +203,7 @@ class WARP(_Ranking):
     """
 
     name: ClassVar[str] = "warp"
+    loss: ClassVar[int] = TOP
 
     def __init__(  # noqa: PLR0913 - all that can be tuned
         self,
@@ -212,6 +216,8 @@ class WARP(_Ranking):
         tries: int = 50,
         schedule: Schedule = "constant",
         decay: float = 0.0,
+        optimizer: Optimizer = "sgd",
+        batch_size: int = 1,
         rng: Rng = None,
     ) -> None:
         self.factors = factors
@@ -222,6 +228,8 @@ class WARP(_Ranking):
         self.tries = tries
         self.schedule = schedule
         self.decay = decay
+        self.optimizer = optimizer
+        self.batch_size = batch_size
         self.rng = rng
 
     def _check(self) -> None:

@@ -9,45 +9,55 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import xarray as xr
 
-from dasrec.checks import check_choice, check_count, check_number, seed_of
+from dasrec.checks import check_choice, check_count, check_number
 from dasrec.errors import InputError
 from dasrec.interactions import Interactions
-from dasrec.medium import CACHE
-from dasrec.models.base import Model, label, label_factors
+from dasrec.kernels.batches import descend_batches, kept_width
+from dasrec.kernels.rule import ADAGRAD, ADAM, MOMENTUM, PLAIN, Rule
+from dasrec.medium import CACHE, FitPlan
+from dasrec.models.base import label, label_factors
+from dasrec.models.stepwise import Stepwise
 from dasrec.schema import ITEM, USER
-from dasrec.strata import DEALT, Strata, Stratum, cut_strata, plan_epochs, run_epoch
+from dasrec.strata import DEALT, Step, Strata, Stratum, cut_strata, plan_epochs, run_epoch
 from dasrec.training import Course, Record, Training
-from dasrec.typing import Floats, Rng
+from dasrec.typing import Floats
 
 logger = logging.getLogger(__name__)
 
 Schedule = Literal["constant", "inverse", "bold"]
+Optimizer = Literal["sgd", "momentum", "adagrad", "adam"]
 State = tuple[Floats, Floats]
 
 INIT_SCALE = 0.1
 """Standard deviation of the length of an initial vector."""
 
+_OPTIMIZERS = {"sgd": PLAIN, "momentum": MOMENTUM, "adagrad": ADAGRAD, "adam": ADAM}
+_MOMENT = "moment"
 _HALVINGS = 30
 _WORSE = 2.0  # times the loss without factors: steps of a sensible length never make it that
 _UP, _DOWN = 1.05, 0.5  # of the bold driver
 
 
-class Stratified(Model):
-    """Epochs of stochastic gradient descent over strata; a vector is k factors and a bias."""
+class Stratified(Stepwise):
+    """Epochs of stochastic gradient descent over strata; a vector is k factors and a bias.
 
-    stepwise: ClassVar[bool] = True
+    What an optimizer keeps of a vector lies behind it, and goes where it goes; checkpoints hold it
+    as ``user_moments_`` and ``item_moments_``, models that are done do not.
+    """
+
+    loss: ClassVar[int]
     factors: int
     regularization: float
     learning_rate: float
-    iterations: int
     schedule: Schedule
     decay: float
-    rng: Rng
+    optimizer: Optimizer
+    batch_size: int
     user_factors_: xr.DataArray
     item_factors_: xr.DataArray
     item_biases_: xr.DataArray
-    seed_: xr.DataArray
-    history_: xr.Dataset
+    user_moments_: xr.DataArray
+    item_moments_: xr.DataArray
 
     def _check(self) -> None:
         check_count(self.factors, name="factors")
@@ -56,28 +66,37 @@ class Stratified(Model):
         check_number(self.learning_rate, name="learning_rate", above=0)
         check_choice(self.schedule, name="schedule", choices=("constant", "inverse", "bold"))
         check_number(self.decay, name="decay", least=0)
+        check_choice(self.optimizer, name="optimizer", choices=tuple(_OPTIMIZERS))
+        check_count(self.batch_size, name="batch_size")
+
+    def _plan(
+        self, interactions: Interactions, memory: str | int | None, *, checkpoint: bool
+    ) -> FitPlan:
+        del checkpoint  # which leaves vectors in memory
+        return plan_epochs(interactions, width=self._row_width(), memory=memory)
 
     def _learn(self, interactions: Interactions, training: Training) -> None:
-        plan = plan_epochs(interactions, width=self._width(), memory=training.memory)
+        plan = self.plan(interactions, memory=training.memory)
         course = Course(training, self.name, self.iterations)
-        before = self.resumed(interactions, training)
-        seed = int(before.seed_) if before else seed_of(self.rng)
-        self.seed_ = label(np.array(seed, np.int64))
+        before = self._begin_from(interactions, training)
         # one half for decoded blocks, one for dealt ones
-        strata = cut_strata(interactions, seed=seed, cache_bytes=plan.cache_bytes // 2)
+        keep = plan.cache_bytes // 2
+        strata = cut_strata(interactions, seed=int(self.seed_), cache_bytes=keep)
         if not len(strata.known):
             msg = "there are no interactions to learn from; choose a smaller test part"
             raise InputError(msg)
-        self._prepare(interactions, strata)
+        strata = self._prepare(interactions, strata)
         state = self._first(strata)
         if before:
             course.restore(before.history_)
-            state = before._state()
-        best = self._best(training) or state
+            state = before._whole()
+        kept = self.best_kept(training)
+        best = kept._whole() if kept else state
         try:
             for number in course:
                 state, facts = self._epoch(interactions, strata, state, course.history, number)
                 self._keep(*state)
+                self._keep_moments(*state)
                 if course.record(facts, self):
                     best = state
             course.finish(self)
@@ -85,13 +104,10 @@ class Stratified(Model):
             CACHE.clear()
             DEALT.clear()
         self._keep(*best)
+        for name in ("user_moments_", "item_moments_"):
+            if hasattr(self, name):
+                delattr(self, name)
         self.history_ = course.dataset()
-
-    def _best(self, training: Training) -> State | None:
-        """Return the best state so far of a fit that goes on, if it has been kept."""
-        place = training.best_place() if training.resume else None
-        found = self.open_saved(place) if place else None
-        return found._state() if found else None
 
     def _epoch(
         self,
@@ -108,7 +124,7 @@ class Stratified(Model):
             users = state[0].copy()
             rule = self._rule(rate)
             items, loss = run_epoch(
-                interactions, strata, type(self)._step, (users, state[1]), rule, number
+                interactions, strata, self._stepping(), (users, state[1]), rule, number
             )
             if loss < limit and np.isfinite(users).all() and np.isfinite(items).all():
                 items = self._close(interactions, strata, users, items)
@@ -140,8 +156,10 @@ class Stratified(Model):
         fell = len(history) < 2 or history[-1]["objective"] < history[-2]["objective"]
         return last * (_UP if fell else _DOWN)
 
-    def _prepare(self, interactions: Interactions, strata: Strata) -> None:
-        """Learn what does not change from one epoch to the next."""
+    def _prepare(self, interactions: Interactions, strata: Strata) -> Strata:
+        """Learn what does not change from one epoch to the next; return what epochs go by."""
+        del interactions
+        return strata
 
     def _close(
         self, interactions: Interactions, strata: Strata, users: Floats, items: Floats
@@ -151,8 +169,17 @@ class Stratified(Model):
         return items
 
     def _width(self) -> int:
-        """Return how many numbers a row of the state has."""
+        """Return how many numbers a vector has."""
         return self.factors + 1
+
+    def _row_width(self) -> int:
+        """Return how many numbers a row of the state has: also what the optimizer keeps."""
+        return self._width() + kept_width(_OPTIMIZERS[self.optimizer], self.factors)
+
+    def _stepping(self) -> Step:
+        """Return what takes the steps of a stratum: kernels of their own where cells go alone."""
+        plain = self.optimizer == "sgd" and self.batch_size == 1
+        return type(self)._step if plain else step_batches
 
     def _first(self, strata: Strata) -> State:
         """Draw the first vectors; zeros for those without cells."""
@@ -160,7 +187,7 @@ class Stratified(Model):
         return self._draw(draw, strata.user_counts), self._draw(draw, strata.item_counts)
 
     def _draw(self, draw: np.random.Generator, counts: Any) -> Floats:
-        found = np.zeros((len(counts), self._width()), np.float32)
+        found = np.zeros((len(counts), self._row_width()), np.float32)
         drawn = draw.standard_normal((len(counts), self.factors), np.float32)
         drawn *= np.float32(INIT_SCALE / np.sqrt(self.factors))
         found[counts > 0, : self.factors] = drawn[counts > 0]
@@ -175,16 +202,41 @@ class Stratified(Model):
         """Return the loss without any factors."""
         raise NotImplementedError
 
-    def _rule(self, rate: float) -> Any:
+    def _rule(self, rate: float) -> Rule:
         """Return what a step takes."""
-        raise NotImplementedError
+        return Rule(
+            factors=self.factors,
+            rate=np.float32(rate),
+            regularization=np.float32(self.regularization),
+            loss=type(self).loss,
+            optimizer=_OPTIMIZERS[self.optimizer],
+            batch=self.batch_size,
+            kept=self._width(),
+        )
 
     def _facts(self, strata: Strata, state: State, loss: float) -> Record:
         """Return what the history records of an epoch: ``objective`` is among it."""
         raise NotImplementedError
 
-    def _state(self) -> State:
+    def _whole(self) -> State:
         """Return what an epoch starts from."""
+        users, items = self._state()
+        if not hasattr(self, "user_moments_"):
+            return users, items
+        return (
+            np.column_stack([users, self.user_moments_.values]),
+            np.column_stack([items, self.item_moments_.values]),
+        )
+
+    def _keep_moments(self, users: Floats, items: Floats) -> None:
+        """Set what the optimizer has kept, for the checkpoint."""
+        width = self._width()
+        if self.optimizer != "sgd":
+            self.user_moments_ = label(users[:, width:], USER, _MOMENT)
+            self.item_moments_ = label(items[:, width:], ITEM, _MOMENT)
+
+    def _state(self) -> State:
+        """Return the vectors that are learned."""
         items = np.column_stack([self.item_factors_.values, self.item_biases_.values])
         users = self.user_factors_.values
         return np.column_stack([users, np.zeros_like(users[:, :1])]), items
@@ -195,3 +247,10 @@ class Stratified(Model):
         self.user_factors_ = label_factors(users[:, :k], USER, self.user_ids_)
         self.item_factors_ = label_factors(items[:, :k], ITEM, self.item_ids_)
         self.item_biases_ = label(items[:, k], ITEM)
+
+
+def step_batches(stratum: Stratum, users: Floats, items: Floats, rule: Rule) -> float:
+    """Take the steps of one stratum by mini-batches, in place, and return the loss before them."""
+    cells = (stratum.rows, stratum.columns, stratum.values)
+    known = (stratum.indptr, stratum.indices, stratum.names)
+    return descend_batches(cells, known, users, items, rule, stratum.key)

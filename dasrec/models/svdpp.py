@@ -9,12 +9,13 @@ import xarray as xr
 from scipy import sparse
 
 from dasrec import blocks
+from dasrec.errors import InputError
 from dasrec.factors import in_memory
 from dasrec.interactions import Interactions
 from dasrec.kernels.csr import rows_of
 from dasrec.kernels.gradient import row_gradients
+from dasrec.kernels.rule import Rule
 from dasrec.kernels.solve import solve_rows
-from dasrec.kernels.stochastic import Rule
 from dasrec.medium import CACHE
 from dasrec.models.base import label_factors
 from dasrec.models.sgd import SGD
@@ -40,7 +41,8 @@ class SVDpp(SGD):
 
     Parameters
     ----------
-    factors, regularization, learning_rate, iterations, biases, schedule, decay, rng :
+    factors, regularization, learning_rate, iterations, biases, schedule, decay :
+    optimizer, batch_size, rng :
         as those of SGD
 
     Attributes
@@ -62,6 +64,12 @@ class SVDpp(SGD):
     implicit_factors_: xr.DataArray
     pooled_factors_: xr.DataArray
 
+    def _check(self) -> None:
+        super()._check()
+        if self.time_bins:
+            msg = f"time_bins is {self.time_bins}; expected 0, since only SGD moves in time"
+            raise InputError(msg)
+
     def _width(self) -> int:
         return 2 * self.factors + 1  # then z and y
 
@@ -73,7 +81,8 @@ class SVDpp(SGD):
     ) -> Floats:
         """Move y along its gradient as far as the objective falls."""
         k, keep = self.factors, (strata.fit, strata.cache_bytes)
-        item_vectors, implicit = items[:, :k], items[:, k + 1 :]
+        rest = slice(k + 1, 2 * k + 1)  # y, or z
+        item_vectors, implicit = items[:, :k], items[:, rest]
         slopes = np.concatenate(
             _map(interactions, _slope_block, USER_ITEMS, (users, items, k, self.mean_.values), keep)
         )
@@ -92,15 +101,15 @@ class SVDpp(SGD):
         fall = float((moved.astype(np.float64) * slopes).sum()) - self.regularization * rise
         length = fall / max(curve + self.regularization * lengths, 1e-30)
         changed = items.copy()
-        changed[:, k + 1 :] += np.float32(length) * direction
-        pooled = _pool(interactions, USER_ITEMS, changed[:, k + 1 :], keep) * scale
-        users[:, :k] += pooled - users[:, k + 1 :]
-        users[:, k + 1 :] = pooled
+        changed[:, rest] += np.float32(length) * direction
+        pooled = _pool(interactions, USER_ITEMS, changed[:, rest], keep) * scale
+        users[:, :k] += pooled - users[:, rest]
+        users[:, rest] = pooled
         return changed
 
     def _facts(self, strata: Strata, state: State, loss: float) -> Record:
         k, (users, items) = self.factors, state
-        own = np.column_stack([users[:, :k] - users[:, k + 1 :], users[:, k]])
+        own = np.column_stack([users[:, :k] - users[:, k + 1 : 2 * k + 1], users[:, k]])
         return super()._facts(strata, (own, items), loss)
 
     def _state(self) -> State:
@@ -113,17 +122,18 @@ class SVDpp(SGD):
     def _keep(self, users: Floats, items: Floats) -> None:
         super()._keep(users, items)
         k = self.factors
-        self.implicit_factors_ = label_factors(items[:, k + 1 :], ITEM, self.item_ids_)
-        self.pooled_factors_ = label_factors(users[:, k + 1 :], USER, self.user_ids_)
+        rest = slice(k + 1, 2 * k + 1)
+        self.implicit_factors_ = label_factors(items[:, rest], ITEM, self.item_ids_)
+        self.pooled_factors_ = label_factors(users[:, rest], USER, self.user_ids_)
 
     def fold_in(self, interactions: Interactions) -> Floats:
         """Solve every user's vector and bias from these interactions exactly, items held fixed."""
         self.check_belongs(interactions)
-        shared = blocks.share((self._half(), self.implicit_factors_.values))
+        shared = blocks.share((self._biased_half(self._item_side()), self.implicit_factors_.values))
         parts = interactions.map_blocks(
             _fold_block, USER_ITEMS, shared, name="fold-block", progress=False
         )
-        return self._with_mean(np.concatenate(parts))
+        return np.asarray(self._with_mean(np.concatenate(parts)))
 
 
 Keep = tuple[str, int]

@@ -249,10 +249,11 @@ def _side_by_side(
     """Say whether trials run side by side, and what each process may hold then."""
     on_client = blocks.active_client() is not None
     wanted = trials.parallel == "trials" or (trials.parallel == "auto" and on_client)
-    sizes = [each.get_params().get("factors", 0) for each in models]
-    if not wanted or not max(sizes):
+    planned = [each for each in models if each.stepwise]
+    if not wanted or not planned:
         return wanted, trials.memory
-    plan = plan_fit(train, factors=max(sizes), memory=trials.memory)
+    plans = [plan_fit(train, model=each, memory=trials.memory) for each in planned]
+    plan = max(plans, key=lambda each: each.peak_bytes - each.cache_bytes)
     base, _, threads = room(trials.memory)
     # a plan for a client leaves out what a worker holds before it begins
     need = plan.peak_bytes - plan.cache_bytes + (base if on_client else 0)
@@ -262,7 +263,7 @@ def _side_by_side(
     check_fits(
         need,
         limit=each,
-        what=f"a trial of {max(sizes)} factors beside {threads - 1} others",
+        what=f"a trial of {plan.factors} factors beside {threads - 1} others",
         remedy='take parallel="blocks", which runs one trial at a time, or fewer factors',
     )
     return True, each
