@@ -16,7 +16,8 @@ BASE ?=
 # exported, so that `make venv PYTHON=...` reaches .ci/new-venv
 export PYTHON
 
-.PHONY: help venv demo test test-slow lint format types layers notebooks peers constraints clean
+.PHONY: help venv demo test test-slow test-browser lint format types layers notebooks screenshots \
+    peers constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +40,9 @@ test: $(STAMP) ## Run the tests, but for the slow ones, in two processes
 test-slow: $(STAMP) ## Run the slow tests only
 	@$(BIN)/pytest -m slow $(ARGS)
 
+test-browser: $(STAMP) ## Look at the dashboard page through Debian's chromium; pictures in artefacts/
+	@$(BIN)/pytest -m browser $(ARGS)
+
 lint: $(STAMP) ## Check style and formatting
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -59,6 +63,9 @@ ifeq ($(NOTEBOOKS),)
 else
 	@$(BIN)/pytest --nbmake --nbmake-timeout=600 --timeout=900 $(ARGS) $(NOTEBOOKS)
 endif
+
+screenshots: $(STAMP) ## Draw the pictures of the README anew, docs/*.png
+	@$(BIN)/python -m tests.screenshots
 
 peers: $(STAMP) ## Install the libraries whose formulas are compared (5 GB) and record their figures
 	@[[ -x $(PEERS)/bin/python ]] || .ci/new-venv $(PEERS)

@@ -16,6 +16,7 @@ from distributed import Client, LocalCluster
 from threadpoolctl import threadpool_info
 
 from dasrec import blocks
+from dasrec.dashboard import show
 from dasrec.errors import InputError
 
 # a terminal sends Ctrl-C to the workers too; this process is who stops them
@@ -59,9 +60,11 @@ def connect(spec: str = "threads") -> Iterator[Client | None]:
             ) as cluster,
             Client(cluster) as client,
         ):
+            show(client)
             yield client
     elif "://" in spec:
         with _client_of(spec) as client:
+            show(client)
             yield client
     else:
         msg = (

@@ -29,6 +29,7 @@ class _Job(NamedTuple):
     n: int
 
 
+@blocks.job("recommend")
 def recommend_all(
     model: Model,
     seen: Interactions,

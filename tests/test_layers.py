@@ -49,8 +49,8 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("search",),
     ("recommend", "explain", "rerank"),
     ("datasets", "testing"),
-    ("serve", "report", "dashboard"),
-    ("pages", "search_report"),
+    ("serve", "report"),
+    ("pages", "search_report", "dashboard"),
     ("cluster",),
     ("demo",),
     ("console",),
@@ -69,6 +69,7 @@ SHARED = {
     "metrics": ("base",),
     "search": ("base",),
     "report": ("base",),
+    "dashboard": ("state", "words", "page", "plugin"),
     "cli": ("options",),
 }
 
@@ -81,7 +82,7 @@ DOORS: dict[str, set[str]] = {
     "dask.distributed": {"cluster"},
     "dask_kubernetes": {"cluster"},
     "dask_ml": set(),
-    "distributed": {"cluster"},
+    "distributed": {"cluster", "dashboard"},
     "numba": {"kernels"},
     "pooch": {"datasets"},
     "pyarrow": {"readers", "ids", "events", "lists", "recommend", "datasets"},
