@@ -5,6 +5,7 @@ from dasrec.clean import by_session, clean, drop_ids, keep_ids, pseudonymise, wi
 from dasrec.compare import compare
 from dasrec.errors import (
     BudgetError,
+    BusyError,
     DasrecError,
     DataUnavailableError,
     DiskError,
@@ -81,6 +82,7 @@ __all__ = [
     "Biases",
     "Binarise",
     "BudgetError",
+    "BusyError",
     "Centre",
     "Clip",
     "DasrecError",

@@ -24,13 +24,14 @@ from dasrec.errors import InputError
 from dasrec.evaluate import check_measurable, evaluate_users
 from dasrec.models.base import Model
 from dasrec.schema import METRIC, MODEL, USER, N
+from dasrec.scorers import Rankable
 from dasrec.split import Split
 from dasrec.typing import Rng
 
 
 @blocks.job("compare")
 def compare(
-    models: Sequence[Model] | Mapping[str, Model],
+    models: Sequence[Model] | Mapping[str, Rankable],
     split: Split,
     *,
     n: int | Sequence[int] = 10,
@@ -45,9 +46,9 @@ def compare(
 
     Parameters
     ----------
-    models : sequence of Model, or mapping of names to them
-        Two or more, fitted on ``split.train``; the first is the baseline. Without names they have
-        those of their kinds, ``als``, ``als-2`` and so on.
+    models : sequence of Model, or mapping of names to models or to whatever ranks
+        Two or more, models fitted on ``split.train``; the first is the baseline. Without names they
+        have those of their kinds, ``als``, ``als-2`` and so on.
     split : Split
     n : int or several
         Lengths of lists.
@@ -124,7 +125,7 @@ def _compare(columns: list[Doubles], *, test: Test, how: dict[str, Any]) -> dict
     return found | {"p": np.stack(p), "p_holm": holm(np.stack(p))}
 
 
-def _name(models: Sequence[Model] | Mapping[str, Model]) -> dict[str, Model]:
+def _name(models: Sequence[Model] | Mapping[str, Rankable]) -> dict[str, Rankable]:
     """Give each model a name of its own."""
     if isinstance(models, Mapping):
         named = dict(models)

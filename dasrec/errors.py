@@ -30,6 +30,10 @@ class DiskError(DasrecError, OSError):
     """A disk is full or a server cannot be reached; what was there before is still there."""
 
 
+class BusyError(DasrecError):
+    """Another run is at work in the same place; the same call will do later."""
+
+
 class DataUnavailableError(DasrecError):
     """A public data set is neither on this machine nor to be had from the network."""
 

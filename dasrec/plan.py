@@ -21,7 +21,7 @@ _BLOCK_CELL_BYTES = 80
 _SHARD_CELL_BYTES = 40
 _HELD_ID_BYTES = 30
 _SCRATCH_ROW_BYTES = 24
-_STORED_CELL_BYTES = 3
+STORED_CELL_BYTES = 3
 _STORED_TIME_BYTES = 6
 
 
@@ -94,7 +94,7 @@ def plan_ingest(events: Events, *, memory: str | int | None = None) -> IngestPla
     at_once = _fitting(task, base, most_bytes, threads)
     n_blocks = -(-n_rows // block_cells(n_rows))
     n_shards = -(-n_rows // store.SHARD_CELLS)
-    stored = _STORED_CELL_BYTES + _STORED_TIME_BYTES * events.has_timestamps
+    stored = STORED_CELL_BYTES + _STORED_TIME_BYTES * events.has_timestamps
     return IngestPlan(
         source=events.source,
         n_rows=n_rows,
@@ -161,11 +161,12 @@ def room(budget: str | int | None) -> tuple[int, int, int]:
         threads = max((int(each["nthreads"]) for each in workers), default=1)
         limits = [int(each["memory_limit"]) for each in workers if each["memory_limit"]] or limits
     if budget is not None:
-        limits.append(_bytes(budget))
+        limits.append(parsed_bytes(budget))
     return base, min(limits), threads
 
 
-def _bytes(budget: str | int) -> int:
+def parsed_bytes(budget: str | int) -> int:
+    """Return a size, given in bytes or as a text like "2GB"."""
     try:
         return int(parse_bytes(budget))
     except (AttributeError, TypeError, ValueError) as error:

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 import dasrec
 from dasrec import ImplicitALS, Trials
 from dasrec.cli import main
-from dasrec.cli.search import _values
+from dasrec.search.space import parse_values
 from dasrec.testing import planted_matrix
 
 SPACE = ["--space", "regularization=0.1,1,10", "--space", "factors=2,4"]
@@ -96,13 +96,13 @@ def test_people_get_tables(store: Path) -> None:
 
 
 def test_values_and_distributions_are_spelled() -> None:
-    assert _values("0.1,3,true,cg") == [0.1, 3, True, "cg"]
-    assert [type(each) for each in _values("1,1.0")] == [int, float]
+    assert parse_values("0.1,3,true,cg") == [0.1, 3, True, "cg"]
+    assert [type(each) for each in parse_values("1,1.0")] == [int, float]
     for text, low, high in (("loguniform:0.01:10", 0.01, 10.0), ("uniform:-1:2", -1.0, 2.0)):
-        drawn = _values(text).rvs(size=500, random_state=0)
+        drawn = parse_values(text).rvs(size=500, random_state=0)
         assert low <= drawn.min() < low + 0.1 * (high - low)
         assert low + 0.8 * (high - low) < drawn.max() <= high
-    middle = _values("loguniform:0.01:100").rvs(size=500, random_state=0)
+    middle = parse_values("loguniform:0.01:100").rvs(size=500, random_state=0)
     assert 0.3 < sorted(middle)[250] < 3
 
 

@@ -37,7 +37,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("upkeep", "interop"),
     ("split", "normalise"),
     ("factors", "medium", "training"),
-    ("sweeps", "strata"),
+    ("sweeps", "strata", "scale"),
     ("priors",),
     ("lists",),
     ("models",),
@@ -52,7 +52,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("serve", "report"),
     ("pages", "search_report", "dashboard"),
     ("cluster",),
-    ("demo",),
+    ("demo", "workflow"),
     ("console",),
     ("cli",),
 )
@@ -61,7 +61,7 @@ ROW_OF = {room: number for number, row in enumerate(ROWS) for room in row}
 # The modules of each folder that its siblings may import, one of these only those before it; the
 # folder's __init__ may import all.
 SHARED = {
-    "kernels": ("csr", "hashing", "rows"),
+    "kernels": ("csr", "hashing", "rows", "heaps"),
     "readers": ("base",),
     "split": ("base",),
     "normalise": ("base",),
@@ -70,6 +70,10 @@ SHARED = {
     "search": ("base",),
     "report": ("base",),
     "dashboard": ("state", "words", "page", "plugin"),
+    "workflow": (
+        *("base", "text", "spec", "lock", "place", "status", "carry", "logs", "state"),
+        *("prepare", "learn", "publish", "runner"),
+    ),
     "cli": ("options",),
 }
 
@@ -85,10 +89,12 @@ DOORS: dict[str, set[str]] = {
     "distributed": {"cluster", "dashboard"},
     "numba": {"kernels"},
     "pooch": {"datasets"},
+    "pydantic": {"cluster", "workflow"},
     "pyarrow": {"readers", "ids", "events", "lists", "recommend", "datasets"},
     "rich": {"console"},
     "starlette": {"serve"},
     "uvicorn": {"serve"},
+    "yaml": {"cluster", "workflow"},
     "zarr": {"store"},
 }
 NOT_IN_KERNELS = {"dask", "distributed", "pandas", "xarray", "zarr"}

@@ -29,6 +29,7 @@ from dasrec import files, store
 from dasrec.cli import main
 from dasrec.errors import DiskError, InputError, StoreError
 from dasrec.upkeep import compact, forget, verify
+from dasrec.workflow import promoted, read_workflow, run_workflow
 from tests.s3_server import FaultyServer
 from tests.test_files import race_to_create
 
@@ -457,3 +458,43 @@ def test_the_mark_of_finished_lists_comes_last(bucket: str, server: FaultyServer
             assert len(read) == 1  # all old or all new
     assert read == {b"new"}
     assert died > 5
+
+
+WORKFLOW = """\
+name: far
+place: {place}
+log: {{source: {logs}, columns: {{user: who, item: what, value: stars, timestamp: when}}}}
+clean: {{min_user: 2}}
+split: time:0.2
+fit: {{model: ImplicitALS, factors: 4, iterations: 3}}
+promote: {{when: always}}
+recommend: {{n: 5}}
+report: {{}}
+"""
+
+
+@pytest.mark.slow
+def test_a_workflow_runs_in_a_bucket_as_on_a_disk(
+    bucket: str, server: FaultyServer, tmp_path: Path
+) -> None:
+    put_logs(bucket)
+    found = []
+    for place in (files.join(bucket, "out"), str(tmp_path / "out")):
+        text = WORKFLOW.format(place=place, logs=files.join(bucket, "logs"))
+        (tmp_path / "w.yaml").write_text(text)
+        workflow = read_workflow(str(tmp_path / "w.yaml"))
+        with server.failing_now_and_then(0.05, seed=1):
+            assert run_workflow(workflow).promoted
+        assert run_workflow(workflow).did == ()
+        used = promoted(place)
+        assert used is not None
+        found.append((used.open_model(), str(used.lists)))
+    assert np.array_equal(*(model.user_factors_ for model, _ in found))
+    lists = [pd.concat(map(pd.read_parquet, _parts(place))) for _, place in found]
+    pd.testing.assert_frame_equal(*(each.reset_index(drop=True) for each in lists))
+    leases = [name for name in files.names(files.join(bucket, "out")) if name.startswith("lease")]
+    assert len(leases) == 1
+
+
+def _parts(url: str) -> list[str]:
+    return sorted(files.join(url, name) for name in files.names(url) if name.endswith(".parquet"))

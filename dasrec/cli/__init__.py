@@ -11,7 +11,7 @@ import click
 
 import dasrec
 from dasrec import cluster
-from dasrec.cli import features, models, plans, search, start, stores
+from dasrec.cli import features, models, plans, run, search, start, stores
 from dasrec.cli.options import WHEN_STOPPED
 from dasrec.errors import DasrecError, LeakageWarning
 
@@ -61,12 +61,13 @@ def main(ctx: click.Context, verbose: bool, spec: str) -> None:
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     ctx.obj = spec
-    if ctx.invoked_subcommand not in ("doctor", None) and not {"-h", "--help"} & {*sys.argv}:
+    if ctx.invoked_subcommand not in ("doctor", "run", None) and not {"-h", "--help"} & {*sys.argv}:
         ctx.with_resource(cluster.connect(spec))
 
 
 for command in (
     start.demo_command,
+    run.run_command,
     stores.ingest_command,
     plans.plan_command,
     features.features_command,

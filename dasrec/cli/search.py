@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import click
-import scipy.stats
 
 import dasrec
 from dasrec import search_report
@@ -26,10 +25,10 @@ from dasrec.console import show, show_facts, show_table
 from dasrec.errors import InputError
 from dasrec.models import MODELS
 from dasrec.report import write_page
+from dasrec.search.space import parse_value, parse_values
 
 _what = partial(section_option, "What is searched")
 _how = partial(section_option, "How trials run")
-_DRAWN = {"uniform": scipy.stats.uniform, "loguniform": scipy.stats.loguniform}
 _MOST_ROWS = 10
 
 
@@ -83,8 +82,10 @@ def search_command(
                 --space regularization=loguniform:0.01:10 --place my-search
     """
     place, seed = options["place"], options.pop("seed")
-    model = make_model(kind, seed, {name: _value(text) for name, text in _pairs(fixed, "--set")})
-    space = {name: _values(text) for name, text in _pairs(spaces, "--space")}
+    model = make_model(
+        kind, seed, {name: parse_value(text) for name, text in _pairs(fixed, "--set")}
+    )
+    space = {name: parse_values(text) for name, text in _pairs(spaces, "--space")}
     if place:
         click.get_current_context().meta[WHEN_STOPPED] = (
             f"Run the same command again to go on from {place}."
@@ -113,29 +114,6 @@ def _pairs(texts: Sequence[str], option: str) -> list[tuple[str, str]]:
             raise InputError(msg)
         pairs.append((name, values))
     return pairs
-
-
-def _value(text: str) -> Any:
-    """Return a number, a truth value or a text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _values(text: str) -> Any:
-    """Return a list of values, or a distribution."""
-    kind, *ends = text.split(":")
-    if kind not in _DRAWN:
-        return [_value(part) for part in text.split(",")]
-    try:
-        low, high = map(float, ends)
-    except ValueError:
-        low, high = 1.0, 0.0
-    if not low < high or (kind == "loguniform" and low <= 0):
-        msg = f"{text!r} is no distribution; expected two ends, like {kind}:0.01:10"
-        raise InputError(msg)
-    return _DRAWN[kind](low, high if kind == "loguniform" else high - low)
 
 
 def _record(found: dasrec.SearchResult) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator
 from dasrec import blocks, files, store, versions
 from dasrec.checks import check_lengths
 from dasrec.errors import InputError, MismatchError
+from dasrec.factors import ROWS
 from dasrec.interactions import Interactions
 from dasrec.kernels.csr import indptr_of
 from dasrec.kernels.listing import Catalogue, as_they_are, by_length
@@ -102,12 +103,12 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
     def scoring_vectors(self) -> tuple[Floats, Floats]:
         """Return float32 (n_users, d) and (n_items, d) whose products are the scores."""
 
-    def fold_in(self, interactions: Interactions) -> Floats:
-        """Return scoring vectors of all users, float32 (n_users, d), from these interactions alone.
+    def lazy_vectors(self) -> tuple[Any, Floats]:
+        """Return them; those of users may be a Dask array, of a model that has been opened."""
+        return self.scoring_vectors()
 
-        For users that training did not see. Models without personal parameters need not override
-        it.
-        """
+    def fold_in(self, interactions: Interactions) -> Floats:
+        """Return scoring vectors, float32 (n_users, d), for users that training did not see."""
         self.check_belongs(interactions)
         return self.scoring_vectors()[0]
 
@@ -120,10 +121,8 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
     def check_belongs(self, interactions: Interactions) -> None:
         """Refuse interactions whose ids stand for other numbers than those of the model."""
         self.check_fitted()
-        for side, ours, theirs in (
-            (USER, self.trained_on_["user_hash"], interactions.user_hash),
-            (ITEM, self.trained_on_["item_hash"], interactions.item_hash),
-        ):
+        for side in (USER, ITEM):
+            ours, theirs = self.trained_on_[f"{side}_hash"], getattr(interactions, f"{side}_hash")
             if ours != theirs:
                 msg = (
                     f"the model does not belong to {interactions.url}: their {side} vocabularies "
@@ -363,7 +362,9 @@ def label(values: NDArray[Any], *dims: str) -> xr.DataArray:
 def label_factors(values: Any, side: str, vocabulary: Vocabulary) -> xr.DataArray:
     """Label a factor matrix: dims (side, factor), ids along the side."""
     name = USER_ID if side == USER else ITEM_ID
-    return xr.DataArray(values, dims=(side, FACTOR), coords={name: (side, vocabulary.ids)})
+    array = xr.DataArray(values, dims=(side, FACTOR), coords={name: (side, vocabulary.ids)})
+    array.encoding["chunks"] = min(ROWS, len(array)), array.shape[1]  # rows are read alone
+    return array
 
 
 def storable(ids: Ids) -> Ids:
@@ -373,8 +374,7 @@ def storable(ids: Ids) -> Ids:
 
 def loaded(ids: xr.DataArray) -> Ids:
     """Return stored ids in memory as int64 or str objects."""
-    values = np.asarray(ids.values)
-    return values if values.dtype.kind == "i" else values.astype(object)
+    return ids.values if ids.dtype.kind == "i" else ids.values.astype(object)
 
 
 def plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -392,9 +392,9 @@ def _rows(view: Interactions, numbers: Ints) -> tuple[Longs, Ints]:
     for some in np.split(users, np.searchsorted(users, view.cuts(USER_ITEMS)[1:-1])):
         if len(some):
             block = view.read_rows(USER_ITEMS, int(some[0]), int(some[-1]) + 1)
-            starts, stops = block.indptr[some - some[0]], block.indptr[some - some[0] + 1]
+            ends = (block.indptr[some - some[0] + more] for more in (0, 1))
             # copies, since a slice would keep its whole block in memory
-            rows += [block.indices[a:b].copy() for a, b in zip(starts, stops, strict=True)]
+            rows += [block.indices[a:b].copy() for a, b in zip(*ends, strict=True)]
     found = [rows[each] for each in place]
     lengths = np.array([len(row) for row in found], np.int64)
     return indptr_of(lengths), np.concatenate([np.empty(0, np.int32), *found])
