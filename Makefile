@@ -16,7 +16,8 @@ BASE ?=
 # exported, so that `make venv PYTHON=...` reaches .ci/new-venv
 export PYTHON
 
-.PHONY: help venv demo test test-slow test-hosts lint format types layers notebooks docs peers constraints clean
+.PHONY: help venv demo test test-slow test-hosts test-browser lint format types layers notebooks docs \
+    screenshots peers constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +43,9 @@ test-slow: $(STAMP) ## Run the slow tests only, but for those on several hosts
 test-hosts: $(STAMP) ## Run the tests on hosts made of network namespaces (root, DASREC_NETNS)
 	@$(BIN)/pytest -m hosts $(ARGS)
 
+test-browser: $(STAMP) ## Look at the dashboard page through Debian's chromium; pictures in artefacts/
+	@$(BIN)/pytest -m browser $(ARGS)
+
 lint: $(STAMP) ## Check style and formatting
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -62,6 +66,9 @@ ifeq ($(NOTEBOOKS),)
 else
 	@$(BIN)/pytest -n 2 --nbmake --nbmake-timeout=600 --timeout=900 $(ARGS) $(NOTEBOOKS)
 endif
+
+screenshots: $(STAMP) ## Draw the pictures of the README anew, docs/*.png
+	@$(BIN)/python -m tests.screenshots
 
 docs: $(STAMP) ## Build the site of the documentation into site/; warnings are errors
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextvars import ContextVar
-from itertools import chain, pairwise
-from typing import Any, NamedTuple
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import dask.array as da
 import dask.threaded
@@ -19,16 +20,13 @@ from dask.base import compute, get_scheduler, tokenize
 from dask.callbacks import Callback
 from dask.delayed import Delayed, delayed
 from dask.system import CPU_COUNT
-from numpy.typing import NDArray
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from dasrec import files
-from dasrec.columns import Codec, narrow, same, widen
 from dasrec.errors import ClusterError
-from dasrec.kernels.csr import places, scatter
-from dasrec.typing import Ints, Longs, Task
+from dasrec.typing import Longs, Task
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +39,14 @@ LOST = (
     "resume=True)"
 )
 
+TOPIC = "dasrec"
+"""Of the events that :func:`tell` gives to a scheduler."""
+
+_PATIENCE = 2.0  # seconds for the last event of a job, if the scheduler does not answer
+
 _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+_JOB: ContextVar[str] = ContextVar("job", default="")
+_TURNS: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
 
 
 class _OneBlasThread(threading.local):
@@ -94,6 +99,51 @@ def active_client() -> Any | None:
     return client if hasattr(client, "scatter") else None
 
 
+def tell(event: str, *, wait: bool = False, **facts: Any) -> None:
+    """Let the scheduler of the active client, if there is one, know what the dashboard shows.
+
+    Parameters
+    ----------
+    event : str
+    wait : bool
+        Until it is there, for two seconds; else it costs some 0.1 ms here, and goes in its turn.
+    facts : texts, numbers and lists of them
+    """
+    client = active_client()
+    if client is None:
+        return
+    message = {"event": event, "job": _JOB.get(), "client": client.id, **facts}
+    with contextlib.suppress(OSError, TimeoutError, RuntimeError):  # nobody needs it that much
+        sent = asyncio.run_coroutine_threadsafe(_send(client, message), client.loop.asyncio_loop)
+        if wait:
+            sent.result(_PATIENCE)
+
+
+async def _send(client: Any, message: dict[str, Any]) -> None:
+    # over several connections one event would overtake another
+    async with _TURNS.setdefault(client, asyncio.Lock()):
+        await client.log_event(TOPIC, message)
+
+
+@contextlib.contextmanager
+def job(name: str) -> Iterator[None]:
+    """Let what runs inside be one job on the dashboard, unless it is part of one already."""
+    if _JOB.get():
+        yield
+        return
+    before, end = _JOB.set(files.token()), "failed"
+    tell("begin", name=name)
+    try:
+        yield
+        end = "done"
+    except KeyboardInterrupt:
+        end = "stopped"
+        raise
+    finally:
+        tell("end", wait=True, how=end)
+        _JOB.reset(before)
+
+
 class Shared:
     """A value on the cluster, which workers copy from each other, and on the caller's side too."""
 
@@ -141,6 +191,7 @@ def run(
     progress: bool = True,
     at_once: int | None = None,
     wanted: int = 0,
+    rows: int = 0,
 ) -> list[Any]:
     """Run ``task(*a)`` for every ``a`` and return the results in order.
 
@@ -153,6 +204,7 @@ def run(
     progress : whether to show a bar, once a run takes more than a second
     at_once : most tasks at a time without a client; by default as many as there are cores
     wanted : of how many of the last tasks the results are returned; 0 for all
+    rows : how many rows of a matrix all tasks go through, for the dashboard; 0 if that is not known
 
     Notes
     -----
@@ -183,6 +235,7 @@ def run(
         for left in reversed(range(_TRIES)):
             try:
                 tasks, label = _delayed(task, arguments, name)
+                tell("run", name=name, label=label, blocks=len(tasks), rows=rows)
                 return _run_on(client, tasks[-wanted:], label, bar)
             except CancelledError as error:
                 if not _has_scheduler(client):
@@ -257,6 +310,7 @@ def _run_on(client: Any, tasks: list[Delayed], label: str, bar: Any) -> list[Any
     except BaseException as error:
         if client.status != "running":
             raise  # who is left works for nobody
+        tell("broken", label=label)
         client.cancel(futures, force=True)
         # what a worker has begun cannot be stopped; it must not go on writing behind our back
         while any(client.run(_is_busy, label, on_error="ignore").values()):
@@ -301,70 +355,6 @@ def reaches(place: str) -> bool:
     """Say whether all workers of the active client, if there is one, see the same files."""
     client = active_client()
     return client is None or all(client.run(files.exists, place).values())
-
-
-class Pieces(NamedTuple):
-    """What one map task left for the reducers: one file, in it the columns of each bucket."""
-
-    path: str
-    offsets: Longs  # of the rows of each bucket
-    codecs: dict[str, Codec]
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row over all columns."""
-        return sum(codec.row_bytes for codec in self.codecs.values())
-
-
-def write_pieces(
-    path: str, buckets: Ints, n_buckets: int, columns: Mapping[str, NDArray[Any]]
-) -> Pieces:
-    """Sort parallel columns by bucket, stably, and write them so that a bucket is one range."""
-    place, offsets = places(buckets, n_buckets)
-    moved, codecs = [], {}
-    for name, values in columns.items():
-        kept, codecs[name] = narrow(values)
-        moved += [scatter(each, place) for each in kept]
-    with files.writing(path):
-        files.write_column(
-            path, *(each[a:b] for a, b in pairwise(offsets.tolist()) for each in moved)
-        )
-    return Pieces(path, offsets, codecs)
-
-
-def read_pieces(pieces: Sequence[Pieces], bucket: int) -> dict[str, NDArray[Any]]:
-    """Gather one bucket from all map tasks, in their order, by one range read each."""
-    groups: list[list[Pieces]] = []
-    for piece in pieces:  # what is kept alike is read into one array
-        if not groups or not _alike(groups[-1][-1], piece):
-            groups.append([])
-        groups[-1].append(piece)
-    parts = [_read_alike(group, bucket) for group in groups]
-    if len(parts) == 1:
-        return parts[0]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _alike(one: Pieces, other: Pieces) -> bool:
-    return all(same(codec, other.codecs[name]) for name, codec in one.codecs.items())
-
-
-def _read_alike(pieces: Sequence[Pieces], bucket: int) -> dict[str, NDArray[Any]]:
-    sizes = [int(piece.offsets[bucket + 1] - piece.offsets[bucket]) for piece in pieces]
-    codecs = pieces[0].codecs
-    kept = {
-        name: [np.empty(sum(sizes), word) for word in codec.words] for name, codec in codecs.items()
-    }
-    arrays = list(chain.from_iterable(kept.values()))
-    start = 0
-    for piece, size in zip(pieces, sizes, strict=True):
-        first = int(piece.offsets[bucket]) * piece.row_bytes
-        files.read_into(piece.path, first, *(each[start : start + size] for each in arrays))
-        start += size
-    return {
-        name: widen(parts, [piece.codecs[name] for piece in pieces], sizes)
-        for name, parts in kept.items()
-    }
 
 
 def track(n: int, *, name: str) -> Iterator[int]:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dasrec import blocks, columns, files, memory
+from dasrec import columns, files, memory
+from dasrec.buckets import Pieces, read_bucket, write_buckets
 from dasrec.columns import Codec
 from dasrec.errors import InputError
 from dasrec.events import CleanRules
@@ -113,7 +114,7 @@ def sort_by_user(
     return found
 
 
-def _encode(scan: Scan, part: int, shared: Shared, path: str) -> blocks.Pieces:
+def _encode(scan: Scan, part: int, shared: Shared, path: str) -> Pieces:
     """Turn the codes of one part into numbers and bucket the rows by user."""
     users, items, cuts, keep_users = shared.load()
     found: Columns = {
@@ -129,7 +130,7 @@ def _encode(scan: Scan, part: int, shared: Shared, path: str) -> blocks.Pieces:
     if not stays.all():
         found = {name: values[stays] for name, values in found.items()}
         buckets = buckets[stays]
-    return blocks.write_pieces(path, buckets, len(cuts) - 1, found)
+    return write_buckets(path, buckets, len(cuts) - 1, found)
 
 
 def _reduce(
@@ -137,7 +138,7 @@ def _reduce(
 ) -> CellBlock:
     """Sort one bucket of users by (user, item, time) and keep one cell of each user and item."""
     first, stop, n_items = shape
-    found = blocks.read_pieces(where.load(), bucket)
+    found = read_bucket(where.load(), bucket)
     if rules.session_gap is not None:
         found[USER], counts, begins = cut_sessions(
             found[USER], found[TIMESTAMP], stop - first, rules.session_gap

@@ -8,6 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import xarray as xr
 
+from dasrec import blocks
 from dasrec.certainty import (
     REPLICATES,
     Doubles,
@@ -28,6 +29,7 @@ from dasrec.split import Split
 from dasrec.typing import Rng
 
 
+@blocks.job("compare")
 def compare(
     models: Sequence[Model] | Mapping[str, Rankable],
     split: Split,

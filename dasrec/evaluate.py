@@ -44,6 +44,7 @@ from dasrec.typing import Bools, CsrBlock, Ints, Longs, Rng, Side
 _TASK_USERS = 256  # of a sample; a task of ranking
 
 
+@blocks.job("evaluate")
 def evaluate(
     model: Rankable,
     split: Split,

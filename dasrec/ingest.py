@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from dasrec import cells, files, store, versions
+from dasrec import blocks, cells, files, store, versions
 from dasrec.cells import CellBlock
 from dasrec.clean import AuditStep
 from dasrec.errors import DasrecError, InputError
@@ -154,7 +154,7 @@ def writing(
     """Give a journal for what becomes a version; what fails is removed, what is killed stays."""
     resumable = False
     try:
-        with resuming(draft.url, key, at_once=at_once) as journal:
+        with blocks.job("ingest"), resuming(draft.url, key, at_once=at_once) as journal:
             resumable = journal.resumable
             if resumable and key is not None:
                 draft.take_over(key)

@@ -220,7 +220,8 @@ class Interactions:
         # masks and transforms may hold arrays as long as the vocabularies: one copy a worker
         view = blocks.share(self) if self.masks or self.transforms else self
         arguments = [(view, side, int(start), int(stop), *shared) for start, stop in pairwise(cuts)]
-        return blocks.run(task, arguments, name=name, progress=progress)
+        n_rows = int(cuts[-1] - cuts[0])
+        return blocks.run(task, arguments, name=name, progress=progress, rows=n_rows)
 
     def counts(self, side: Side) -> Longs:
         """Count the interactions of each user (``user_items``) or item (``item_users``) now."""

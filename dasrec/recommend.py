@@ -31,6 +31,7 @@ class _Job(NamedTuple):
     n: int
 
 
+@blocks.job("recommend")
 def recommend_all(
     model: Model,
     seen: Interactions,

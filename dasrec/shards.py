@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dasrec import blocks, files, memory, store
+from dasrec import files, memory, store
+from dasrec.buckets import Pieces, read_bucket, write_buckets
 from dasrec.cells import CellBlock, Columns
 from dasrec.errors import InputError
 from dasrec.journal import Journal, Shared
@@ -75,7 +76,7 @@ def _write_index(draft: store.Draft, side: Side, counts: Longs, older: Longs | N
 
 def _write_by_user(
     draft: store.Draft, found: Sequence[CellBlock], cuts: Longs, journal: Journal
-) -> list[blocks.Pieces]:
+) -> list[Pieces]:
     """Write the cells as they are, and leave them bucketed by item."""
     shared = journal.share(cuts, "item-cuts")
     offsets = indptr_of(np.array([block.n_cells for block in found], np.int64))
@@ -96,7 +97,7 @@ def _write_by_user(
 
 def _write_user_shard(
     group_url: str, start: int, ranges: Sequence[Range], shared: Shared, turned: str
-) -> list[blocks.Pieces]:
+) -> list[Pieces]:
     cuts = shared.load()
     timed = ranges[0][0].timed
     shard, at, pieces = _empty_shard(sum(b - a for _, a, b in ranges), timed=timed), 0, []
@@ -110,15 +111,15 @@ def _write_user_shard(
     return pieces
 
 
-def _bucket_by_item(found: Columns, cuts: Longs, path: str) -> blocks.Pieces:
+def _bucket_by_item(found: Columns, cuts: Longs, path: str) -> Pieces:
     bucket_of = np.repeat(np.arange(len(cuts) - 1, dtype=np.int32), np.diff(cuts))
     buckets = bucket_of[found[ITEM]]
     found[ITEM] -= cuts.astype(np.int32)[buckets]  # counted from the first of the bucket
-    return blocks.write_pieces(path, buckets, len(cuts) - 1, found)
+    return write_buckets(path, buckets, len(cuts) - 1, found)
 
 
 def _write_by_item(
-    draft: store.Draft, pieces: Sequence[blocks.Pieces], cuts: Longs, journal: Journal
+    draft: store.Draft, pieces: Sequence[Pieces], cuts: Longs, journal: Journal
 ) -> Longs:
     """Gather the buckets, sort each by item, write them, and count the cells of each item."""
     offsets = indptr_of(np.sum([np.diff(piece.offsets) for piece in pieces], axis=0))
@@ -141,7 +142,7 @@ def _write_item_shard(group_url: str, start: int, where: Shared) -> list[Longs]:
         after = int(np.searchsorted(offsets[:-1], stop))
     shard, counts = _empty_shard(stop - start, timed=TIMESTAMP in pieces[0].codecs), []
     for bucket in range(first - (first > 0 and offsets[first] > start), after):
-        found = blocks.read_pieces(pieces, bucket)
+        found = read_bucket(pieces, bucket)
         # pieces come in order of users, so a stable sort by item leaves users ascending within each
         place, rows = places(found.pop(ITEM), int(cuts[bucket + 1] - cuts[bucket]))
         base = int(offsets[bucket])

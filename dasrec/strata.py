@@ -186,7 +186,8 @@ def run_epoch(
     ]
     given = [blocks.share(part) for part in parts]
     arguments = _plan_turns(view, strata, given, (step, epoch, rule))
-    found = blocks.run(run_task, arguments, name="gradient-stratum", progress=False, wanted=n)
+    rows = {"rows": len(users), "wanted": n}
+    found = blocks.run(run_task, arguments, name="gradient-stratum", progress=False, **rows)
     for block, task in enumerate(found):
         parts[block][0][...], parts[(block + n - 1) % n][1][...] = task.users, task.items
     changed = items.copy()

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 Record = dict[str, float]
 
+_TOLD = 500  # iterations of a fit that was taken up again, to the dashboard
+
 _NUMBER = re.compile(r"\d+(\.\d*)?")  # which pandas would take for nanoseconds
 
 
@@ -112,6 +114,10 @@ def _seconds(given: float | str, name: str) -> float:
     return found
 
 
+def _plain(record: Record) -> Record:
+    return {name: float(value) for name, value in record.items()}
+
+
 @dataclass
 class Course:
     """The iterations of one fit, and whether there is to be another."""
@@ -129,6 +135,7 @@ class Course:
         """Count the iterations that are left, behind a progress bar."""
         begun, limit = time.monotonic(), self.training.seconds()
         done = len(self.history)
+        blocks.tell("course", **self._facts())
         for number in blocks.track(self.iterations - done, name=f"fit {self.name}"):
             last = self.history[-1]["seconds"] if number else 0.0
             if self._stop or (number and time.monotonic() - begun + last > limit):
@@ -145,6 +152,7 @@ class Course:
             record["monitor_seconds"] = time.perf_counter() - start
         better = self._append(record)
         logger.info("%s iteration %d: %s", self.name, len(self.history), record)
+        blocks.tell("iteration", record=_plain(record))
         if self.training.log is not None:
             with Path(self.training.log).open("a") as log:
                 log.write(json.dumps({"model": self.name, **record}) + "\n")
@@ -190,6 +198,18 @@ class Course:
             },
             coords={ITERATION: np.arange(1, len(self.history) + 1)},
         )
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what the dashboard shows of a fit, beside its iterations."""
+        monitor, limit = self.training.monitor, self.training.seconds()
+        metric, n = getattr(monitor, "metric", "monitor"), getattr(monitor, "n", None)
+        return {
+            "iterations": self.iterations,
+            "history": [_plain(record) for record in self.history[-_TOLD:]],
+            "monitor": "" if monitor is None else metric if n is None else f"{metric}@{n}",
+            "seconds": 0.0 if np.isinf(limit) else limit,
+            "memory": str(self.training.memory or ""),
+        }
 
     def restore(self, history: xr.Dataset) -> None:
         """Take up the history of a checkpoint."""

@@ -29,7 +29,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from dasrec import ClusterError, DiskError, InputError, StoreError, blocks, files
-from dasrec.blocks import Pieces
+from dasrec.buckets import Pieces, read_bucket, write_buckets
 from dasrec.cluster import connect
 from tests import references
 from tests.strategies import cuts, sparse_matrices
@@ -167,12 +167,10 @@ def test_buckets_are_gathered_in_order_of_arrival(data: st.DataObject, n_buckets
             place = np.arange(start, stop)
             columns = {"value": place.astype(np.float32) / 2, "place": place}
             keys = np.array(buckets[start:stop], np.int32)
-            pieces.append(
-                blocks.write_pieces(files.join(folder, str(number)), keys, n_buckets, columns)
-            )
+            pieces.append(write_buckets(files.join(folder, str(number)), keys, n_buckets, columns))
         assert len(pieces) > 1
         for bucket in range(n_buckets):
-            found = blocks.read_pieces(pieces, bucket)
+            found = read_bucket(pieces, bucket)
             wanted = [place for place, each in enumerate(buckets) if each == bucket]
             assert found["place"].tolist() == wanted
             assert found["value"].tolist() == [place / 2 for place in wanted]
@@ -276,6 +274,7 @@ def test_a_scheduler_that_is_lost_is_waited_for(
     monkeypatch.setattr(blocks, "_PAUSE", 0.01)
     monkeypatch.setattr(blocks, "active_client", lambda: client)
     monkeypatch.setattr(blocks, "_run_on", run_on)
+    monkeypatch.setattr(blocks, "tell", lambda *_, **__: None)
     if status == "closed":
         with pytest.raises(ClusterError, match="the scheduler was lost, and all that was under"):
             blocks.run(pow, [(1, 1)], name="test-lost")
@@ -295,6 +294,7 @@ def test_what_somebody_else_has_cancelled_is_not_done_again(
 
     monkeypatch.setattr(blocks, "active_client", lambda: SimpleNamespace(status="running"))
     monkeypatch.setattr(blocks, "_run_on", run_on)
+    monkeypatch.setattr(blocks, "tell", lambda *_, **__: None)
     with pytest.raises(CancelledError, match="somebody"):
         blocks.run(pow, [(1, 1)], name="test-cancelled")
 

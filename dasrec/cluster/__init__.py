@@ -23,6 +23,7 @@ from dasrec.cluster.spec import (
     Threads,
     parse,
 )
+from dasrec.dashboard import show
 from dasrec.errors import ClusterError, InputError
 
 __all__ = ["MEMORY_LIMIT", "connect", "parse"]
@@ -72,6 +73,7 @@ def connect(
             _await_workers(client)
         if check and not isinstance(parsed, Local):
             workers.check(client)
+        show(client)
         try:
             yield client
         except CancelledError as error:

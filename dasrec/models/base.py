@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from dasrec import files, store, versions
+from dasrec import blocks, files, store, versions
 from dasrec.checks import check_lengths
 from dasrec.errors import InputError, MismatchError
 from dasrec.factors import ROWS
@@ -81,11 +81,11 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
         training.check()
         before = dict(vars(self))
         try:
-            # a model outlives the store it was fitted on
-            self.user_ids_ = interactions.user_ids.load()
+            self.user_ids_ = interactions.user_ids.load()  # a model outlives its store
             self.item_ids_ = interactions.item_ids.load()
             self.trained_on_ = view_of(interactions)
-            self._learn(interactions, training)
+            with blocks.job(f"fit {self.name}"):
+                self._learn(interactions, training)
         except BaseException:
             # half of a new fit does not go with the rest of the one before
             self.__dict__ = before

@@ -38,6 +38,7 @@ _FACTS = "search.json"
 Space = Mapping[str, Any]
 
 
+@blocks.job("search")
 def search(
     model: Model,
     *,
