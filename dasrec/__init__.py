@@ -15,6 +15,7 @@ from dasrec.errors import (
 )
 from dasrec.evaluate import evaluate, evaluate_users, holdout
 from dasrec.events import Events, read_events
+from dasrec.explain import explain
 from dasrec.features import Features, open_features, write_features
 from dasrec.ingest import append_interactions, interactions_from_scipy, write_interactions
 from dasrec.interactions import Interactions, open_interactions
@@ -119,6 +120,7 @@ __all__ = [
     "drop_ids",
     "evaluate",
     "evaluate_users",
+    "explain",
     "for_sample",
     "forget",
     "holdout",

@@ -23,7 +23,7 @@ from dasrec.factors import (
 from dasrec.interactions import Interactions
 from dasrec.models.alternating import Alternating
 from dasrec.models.base import label, label_factors
-from dasrec.priors import fold_users
+from dasrec.priors import fold_users, for_users
 from dasrec.schema import ITEM, USER
 from dasrec.sweeps import Half, Solver, Swept
 from dasrec.typing import Floats, Rng, Side
@@ -163,12 +163,16 @@ class ImplicitALS(Alternating):
 
     def fold_in(self, interactions: Interactions) -> Floats:
         """Solve every user's vector from these interactions, items held fixed."""
+        return _with_fallback(fold_users(interactions, self.folding(interactions)))
+
+    def folding(self, interactions: Interactions) -> Half:
+        """Describe how :meth:`fold_in` solves users."""
         self.check_belongs(interactions)
         items = self.item_factors_.values
         # items that nobody had used take no part in what all users share
         half = self._half(items * (self.item_shares_.values > 0)[:, None], None, len(items))
         half = replace(half, vectors=rotate(items, half.rotation))
-        return _with_fallback(fold_users(self, interactions, half))
+        return for_users(self, interactions, half)
 
 
 class ALS(Alternating):
@@ -299,10 +303,13 @@ class ALS(Alternating):
 
     def fold_in(self, interactions: Interactions) -> Floats:
         """Solve every user's vector and bias from these interactions, items held fixed."""
+        return self._with_mean(fold_users(interactions, self.folding(interactions)))
+
+    def folding(self, interactions: Interactions) -> Half:
+        """Describe how :meth:`fold_in` solves users."""
         self.check_belongs(interactions)
         items = np.column_stack([self.item_factors_.values, self.item_biases_.values])
-        half = self._half(items, None, interactions.n_items)
-        return self._with_mean(fold_users(self, interactions, half))
+        return for_users(self, interactions, self._half(items, None, interactions.n_items))
 
     def _with_mean(self, users: Floats) -> Floats:
         biases = users[:, -1:] + self.mean_.values
