@@ -36,6 +36,7 @@ from dasrec.metrics import (
     with_directions,
 )
 from dasrec.models.base import Model, view_of
+from dasrec.results import Evaluation
 from dasrec.schema import ITEM, USER, USER_ID, USER_ITEMS, N
 from dasrec.scorers import Rankable, Vectors, model_of
 from dasrec.split import Split
@@ -53,7 +54,7 @@ def evaluate(
     compat: str | None = None,
     groups: Mapping[str, Any] | None = None,
     allow_overlap: bool = False,
-) -> xr.Dataset:
+) -> Evaluation:
     """Measure a fitted model, or whatever ranks, on the test part of a split, eagerly.
 
     Every user with something to find gets a list over the whole catalogue without what is known of
@@ -84,7 +85,7 @@ def evaluate(
 
     Returns
     -------
-    xarray.Dataset
+    Evaluation, an xarray.Dataset
         One variable a metric: metrics of lists by ``n``, others without dims; with ``groups`` by
         ``user_group`` and ``item_group`` too, but ``calibration``, which compares the item groups.
         Attributes: ``model``, ``split``, ``n_users`` (evaluated), ``n_test``; ``seed`` if random,
@@ -119,7 +120,7 @@ def evaluate(
     if sizes["n_unlisted"] == 0:
         del sizes["n_unlisted"]
     sides = {f"{side}_group": each.names for side, each in job.groups.items()}
-    return xr.Dataset(
+    return Evaluation(
         {metric.name: label(metric, parts, list(sides)) for metric in chosen},
         coords=sides | {N: np.array(lengths)},
         attrs=facts_of_run(job, split) | sizes,
@@ -174,18 +175,18 @@ def evaluate_users(
 
 def evaluate_all(
     models: Sequence[Rankable], split: Split, *, n: int | Sequence[int] = 10
-) -> xr.Dataset:
+) -> Evaluation:
     """Evaluate several models, or whatever ranks, on one split, eagerly.
 
     Returns
     -------
-    xarray.Dataset
+    Evaluation, an xarray.Dataset
         As :func:`evaluate`, along a dim ``model``; NaN where a metric says nothing about a model.
     """
     measured = [evaluate(model, split, n=n) for model in models]
     names = pd.Index([each.attrs["model"] for each in measured], name="model")
     whole = xr.concat(measured, dim=names, data_vars="all", join="outer", combine_attrs="override")
-    return whole.drop_attrs(deep=False).assign_attrs(split=split.spec)
+    return Evaluation(whole.drop_attrs(deep=False).assign_attrs(split=split.spec))
 
 
 def holdout(
@@ -331,21 +332,6 @@ class _Holdout:
         parts = blocks.run(rank_block, arguments, name="holdout-block", progress=False)
         figure = float(label(metric, parts)[1].item())
         return -figure if metric.smaller else figure
-
-
-def as_record(evaluation: xr.Dataset) -> dict[str, Any]:
-    """Return an evaluation as one JSON-able object; ``metrics`` has keys like ``recall@20``.
-
-    Groups follow the name: ``recall/tail@20``.
-    """
-    figures: dict[str, float] = {}
-    for name, values in evaluation.data_vars.items():
-        for place in np.ndindex(values.shape):
-            value = values[place]
-            labels = "".join(f"/{value[dim].item()}" for dim in values.dims if dim != N)
-            length = f"@{int(value[N])}" if N in values.dims else ""
-            figures[f"{name}{labels}{length}"] = float(value)
-    return {**evaluation.attrs, "metrics": figures}
 
 
 def _nothing_to_test(split: Split) -> str:

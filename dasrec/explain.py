@@ -59,8 +59,8 @@ def explain(
     -------
     xarray.Dataset
         By ``rank``: ``item_id``, and ``score``, float32, the model's. By (rank, reason):
-        ``reason_id``, an item of the user, and ``contribution``, float64, NaN and None (-1 for
-        integer ids) past the end. By rank, float64: ``total``, what all items of the user add, and
+        ``reason_id``, an item of the user, and ``contribution``, float64; past the end NaN, and
+        a missing id or -1. By rank, float64: ``total``, what all items of the user add, and
         ``offset``, what comes of the mean, of biases and of features. Attributes: ``model``,
         ``user_id``, ``how``, and ``n_seen``.
 

@@ -261,7 +261,7 @@ def begin(
 
 
 def for_users(model: Any, interactions: Interactions, half: Half) -> Half:
-    """Return the half-sweep that solves users of a fitted model precisely, by their features too."""
+    """Return the half-sweep that solves users of a fitted model precisely, with their features."""
     half = half.precise()
     if model.user_features:
         half = replace(half, prior=_user_prior(model, interactions, half.rotation))

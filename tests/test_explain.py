@@ -149,13 +149,15 @@ def test_the_list_is_that_of_recommend(data: Interactions) -> None:
 
 def test_ids_may_be_strings(tmp_path: Path) -> None:
     cells = sparse.coo_array(planted_matrix())
-    users, items = ([f"{side}{place}" for place in each] for side, each in zip("ui", cells.coords))
+    users, items = (
+        [f"{side}{place}" for place in each] for side, each in zip("ui", cells.coords, strict=True)
+    )
     events = dasrec.read_events(pd.DataFrame({"u": users, "i": items}), user="u", item="i")
     data = dasrec.write_interactions(events, tmp_path / "data")
     model = fit(ImplicitALS, data)
     found = dasrec.explain(model, data, user_id="u3", n=2, reasons=data.n_items)
     assert set(found["item_id"].values) <= set(data.item_ids.ids)
-    assert found["reason_id"].values[0, -1] is None
+    assert pd.isna(found["reason_id"].values[0, -1])
 
 
 def test_what_cannot_be_explained_is_refused(data: Interactions, tmp_path: Path) -> None:

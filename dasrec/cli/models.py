@@ -23,14 +23,14 @@ from dasrec.cli.options import (
     section_option,
     seed_option,
 )
-from dasrec.compare import as_records
 from dasrec.console import show, show_comparison, show_facts, show_table
 from dasrec.errors import InputError
-from dasrec.evaluate import as_record, evaluate_all
+from dasrec.evaluate import evaluate_all
 from dasrec.metrics import choose_metrics, metrics_of
 from dasrec.models import MODELS
 from dasrec.recommend import DONE
 from dasrec.report import write_page
+from dasrec.results import as_record, as_records
 
 _parameter = partial(section_option, "Parameters of the model")
 _control = partial(section_option, "Course of the fit", default=None)

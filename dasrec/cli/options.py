@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from dasrec.errors import InputError
-from dasrec.memory import gigabytes
 from dasrec.models import MODELS, Model
 
 
@@ -74,10 +73,3 @@ def make_model(kind: str, seed: int | None, given: dict[str, Any]) -> Model:
             msg = f"{kind} has no {name}; it has: {', '.join(known) or 'no parameters'}"
             raise InputError(msg)
     return MODELS[kind](**given, **({"rng": seed} if "rng" in known else {}))
-
-
-def readable(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a plan with its bytes as people read them."""
-    return {
-        key: gigabytes(value) if key.endswith("_bytes") else value for key, value in record.items()
-    }

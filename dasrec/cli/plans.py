@@ -6,8 +6,8 @@ import click
 
 import dasrec
 from dasrec.checks import check_count
-from dasrec.cli.options import as_json_option, memory_option, readable
-from dasrec.console import show, show_facts
+from dasrec.cli.options import as_json_option, memory_option
+from dasrec.console import show, show_facts, show_plan
 from dasrec.typing import Entity
 
 
@@ -55,12 +55,12 @@ def plan_fit_command(
     interactions = dasrec.open_interactions(store)
     wanted: list[tuple[Entity, bool]] = [("user", user_features), ("item", item_features)]
     features = [dasrec.open_features(interactions, side) for side, given in wanted if given]
-    record = dasrec.plan_fit(
+    plan = dasrec.plan_fit(
         interactions, factors=factors, memory=memory, checkpoint=checkpoint, features=features
-    ).as_record()
-    facts = readable(record)
+    )
+    facts = plan.readable()
     words = {word: facts[key] for key, word in _FIT_FACTS.items()}
-    show(record, as_json=as_json, human=lambda: show_facts("Plan", words))
+    show(plan.as_record(), as_json=as_json, human=lambda: show_facts("Plan", words))
 
 
 @plan_command.command("rank")
@@ -77,5 +77,5 @@ def plan_rank_command(store: str, factors: int, n: int, memory: str | None, as_j
     """
     check_count(factors, name="factors")
     interactions = dasrec.open_interactions(store)
-    record = dasrec.plan_ranking(interactions, factors=factors, n=n, memory=memory).as_record()
-    show(record, as_json=as_json, human=lambda: show_facts("Plan", readable(record)))
+    plan = dasrec.plan_ranking(interactions, factors=factors, n=n, memory=memory)
+    show_plan(plan, as_json=as_json)

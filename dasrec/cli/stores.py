@@ -18,10 +18,9 @@ from dasrec.cli.options import (
     as_json_option,
     memory_option,
     overwrite_option,
-    readable,
     section_option,
 )
-from dasrec.console import show, show_audit, show_facts
+from dasrec.console import show, show_audit, show_facts, show_plan
 from dasrec.errors import InputError, StoreError
 from dasrec.features import known_features
 
@@ -155,8 +154,7 @@ def plan_ingest_command(
     \b
     Example:  dasrec plan ingest ratings.csv --user userId --item movieId --memory 2GB
     """
-    record = dasrec.plan_ingest(_cleaned(inputs, options), memory=memory).as_record()
-    show(record, as_json=as_json, human=lambda: show_facts("Plan", readable(record)))
+    show_plan(dasrec.plan_ingest(_cleaned(inputs, options), memory=memory), as_json=as_json)
 
 
 def _cleaned(inputs: Sequence[str], options: dict[str, Any]) -> dasrec.Events:

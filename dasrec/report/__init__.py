@@ -1,10 +1,10 @@
 """Figures of what was measured, and one HTML page that holds them; the door to Bokeh."""
 
 from dasrec.report.base import PALETTE
-from dasrec.report.certain import by_unit, certainty_table, difference_points, interval_points
+from dasrec.report.certain import by_unit, difference_points, interval_points
 from dasrec.report.drawn import learning_curve, long_tail, metric_bars
 from dasrec.report.page import Section, write_page
-from dasrec.report.tables import list_table, metric_table
+from dasrec.tables import certainty_table, list_table, metric_table
 
 __all__ = [
     "PALETTE",

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import xarray as xr
 from bokeh.models.annotations import Legend, LegendItem, Title
 from bokeh.models.renderers import GlyphRenderer
 from bokeh.plotting import figure
-
-from dasrec.schema import MODEL
 
 # Okabe and Ito 2008, for colour-blind readers too; without the yellow, too light for lines on white
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#000000")
@@ -21,7 +17,6 @@ TEXT: dict[str, Any] = {
     "text_font_size": "13px",
     "text_color": "#1d2733",
 }
-NOT_MEASURED = "\N{EN DASH}"
 
 
 def make_figure(
@@ -59,16 +54,3 @@ def draw_legend(fig: figure, glyphs: Sequence[tuple[GlyphRenderer[Any], ...]]) -
     legend = Legend(orientation="horizontal", ncols=2, location="center", click_policy="hide")
     legend.update(items=items, border_line_color=None, **text)
     fig.add_layout(legend, "below")
-
-
-def with_models(measured: xr.Dataset) -> xr.Dataset:
-    """Give the measures of a single model the dim that those of several have."""
-    if MODEL in measured.dims:
-        return measured
-    name = np.asarray(measured.coords.get(MODEL, measured.attrs.get(MODEL, MODEL)))
-    return measured.drop_vars(MODEL, errors="ignore").expand_dims({MODEL: [str(name)]})
-
-
-def names_of(measured: xr.Dataset | xr.DataArray) -> list[str]:
-    """Return the names of the models."""
-    return [str(name) for name in measured[MODEL].values]

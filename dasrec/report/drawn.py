@@ -21,10 +21,9 @@ from dasrec.report.base import (
     TEXT,
     draw_legend,
     make_figure,
-    names_of,
-    with_models,
 )
 from dasrec.schema import ITERATION, MODEL, N
+from dasrec.tables import names_of, with_models
 
 _DASHES = ("solid", "dashed", "dotted", "dotdash")
 _MOST_POINTS = 2000
