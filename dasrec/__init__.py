@@ -66,6 +66,7 @@ from dasrec.split import (
     split_rolling,
     split_users,
 )
+from dasrec.summaries import count_in_time, count_on_grid, count_tails, place_items
 from dasrec.training import Training
 from dasrec.upkeep import compact, forget, verify
 
@@ -117,6 +118,9 @@ __all__ = [
     "clean",
     "compact",
     "compare",
+    "count_in_time",
+    "count_on_grid",
+    "count_tails",
     "drop_ids",
     "evaluate",
     "evaluate_users",
@@ -133,6 +137,7 @@ __all__ = [
     "open_features",
     "open_interactions",
     "parse_split",
+    "place_items",
     "plan_fit",
     "plan_ingest",
     "plan_ranking",

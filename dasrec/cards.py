@@ -25,6 +25,7 @@ from dasrec.schema import FACTOR, ITEM_USERS, USER_ITEMS
 
 _AREA = 110  # pixels of the side of a square sketch
 _LONGEST = 200
+_LAST = 253_402_300_800 * 10**6  # microseconds to the year 10,000
 _MOST_LINES = 24
 _TINT = "#56b4e9"  # that of the palette which can be seen on white and on black
 _BOX = f'fill="{_TINT}" fill-opacity="0.45" stroke="currentColor"'
@@ -136,8 +137,15 @@ def told(facts: Mapping[str, Any]) -> str:
     """Write the facts of a mask in a line, but for those that are long."""
     short = {key: each for key, each in facts.items() if isinstance(each, (str, int, float))}
     name, inside = short.pop("mask", "mask"), short.pop("inside", True)
-    known = ", ".join(f"{key}={each}" for key, each in short.items())
+    known = ", ".join(f"{key}={_moment(key, each)}" for key, each in short.items())
     return f"{'' if inside else 'not '}{name}({known})"
+
+
+def _moment(key: str, value: Any) -> Any:
+    """Write moments, which masks keep in microseconds, as people read them."""
+    if key not in ("cut", "start", "stop") or not 0 <= value < _LAST:
+        return value
+    return np.datetime64(value, "us").astype("datetime64[s]")
 
 
 @cache

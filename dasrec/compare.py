@@ -19,7 +19,8 @@ from dasrec.certainty import (
 )
 from dasrec.checks import check_choice
 from dasrec.errors import InputError
-from dasrec.evaluate import check_measurable, evaluate_users
+from dasrec.evaluate import evaluate_users
+from dasrec.measure import check_measurable
 from dasrec.models.base import Model
 from dasrec.results import Comparison
 from dasrec.schema import METRIC, MODEL, USER, N

@@ -111,7 +111,7 @@ def _parts(
 ) -> tuple[_Parts, str]:
     if isinstance(model, Alternating):
         return _taken_apart(seen, model.folding(seen), user, row, items), "contributions"
-    factors: Any = model.item_factors_  # type: ignore[attr-defined]  # explain has looked
+    factors: Any = model.item_factors_
     vectors: Floats = factors.values
     nothing = np.full(len(items), np.nan)
     return _Parts(cosines(vectors[items], vectors[row.indices]), nothing), "cosine"

@@ -35,7 +35,8 @@ class Plan(Carded):
 
     def as_record(self) -> dict[str, Any]:
         """Return the plan as a dict for JSON."""
-        return asdict(self)  # type: ignore[call-overload]  # a subclass is a dataclass
+        record: dict[str, Any] = asdict(self)  # type: ignore[call-overload]  # subclasses are
+        return record
 
     def readable(self) -> dict[str, Any]:
         """Return the plan with its bytes as people read them."""

@@ -19,7 +19,7 @@ _NARROW = 100  # characters of a line of text
 _COMPARED = ("value", "low", "high", "difference", "difference_low", "difference_high")
 
 
-class _Result(xr.Dataset):
+class _Result(xr.Dataset):  # type: ignore[no-untyped-call]
     """A dataset that shows itself as a table of its figures, as long as it has some."""
 
     __slots__ = ()
@@ -59,7 +59,7 @@ class _Result(xr.Dataset):
         return Card(self._title(), facts, tables=tables, more={"as xarray": whole}).to_html()
 
 
-class Evaluation(_Result):
+class Evaluation(_Result):  # type: ignore[no-untyped-call]
     """What :func:`dasrec.evaluate` returns: an xarray.Dataset that shows itself as a table."""
 
     __slots__ = ()
@@ -90,7 +90,7 @@ class Evaluation(_Result):
         return str(table.to_html(border=0, float_format="{:.4f}".format, na_rep="-"))
 
 
-class Comparison(_Result):
+class Comparison(_Result):  # type: ignore[no-untyped-call]
     """What :func:`dasrec.compare` and :func:`dasrec.intervals` return, likewise."""
 
     __slots__ = ()
@@ -193,4 +193,5 @@ def _comparison(figures: list[dict[str, Any]]) -> Comparison:
     table[N] = table[N].astype(int)
     order = {dim: pd.unique(table[dim]) for dim in (MODEL, METRIC, N)}
     whole = table.set_index([MODEL, METRIC, N]).astype(float).to_xarray().reindex(order)
-    return Comparison(whole.transpose(MODEL, METRIC, N))
+    whole = whole.transpose(MODEL, METRIC, N)
+    return Comparison(whole.data_vars, whole.coords)

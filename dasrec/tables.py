@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from html import escape
 
 import numpy as np
@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dasrec.checks import check_columns
-from dasrec.schema import ITEM_ID, METRIC, MODEL, RANK, USER_ID, N
+from dasrec.schema import ITEM_ID, METRIC, MODEL, RANK, REASON, REASON_ID, USER_ID, N
 
 NOT_MEASURED = "\N{EN DASH}"
 _LOWER_IS_BETTER = frozenset({"rmse", "mae"})
@@ -154,3 +154,44 @@ def _range(low: float, high: float, *, sign: str = "") -> str:
 
 def _chance(p: float) -> str:
     return "&lt; 0.0001" if p < 0.00005 else _number(p)
+
+
+def fact_list(facts: Mapping[str, object]) -> str:
+    """Return an escaped HTML list of names and values."""
+    rows = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>\n" for name, value in facts.items()
+    )
+    return f"<dl>\n{rows}</dl>"
+
+
+def reason_table(explanation: xr.Dataset) -> str:
+    """Return an escaped HTML table: a row an item that is recommended, with what speaks for it.
+
+    ``explanation`` is what :func:`dasrec.explain` returns, with ``title`` and ``reason_title`` if
+    ids say little. Each reason has what it adds, or its cosine, in brackets.
+    """
+    titles = explanation["title" if "title" in explanation else ITEM_ID].values
+    told = "reason_title" if "reason_title" in explanation else REASON_ID
+    names = explanation[told].transpose(RANK, REASON).values
+    adds = explanation["contribution"].transpose(RANK, REASON).values
+    rows = ""
+    for place, (rank, score) in enumerate(
+        zip(explanation[RANK].values, explanation["score"].values, strict=True)
+    ):
+        because = "; ".join(
+            f"{escape(str(name))} ({value:.3g})"
+            for name, value in zip(names[place], adds[place], strict=True)
+            if np.isfinite(value)
+        )
+        rows += (
+            f'<tr><td class="number">{rank}</td><th scope="row">{escape(str(titles[place]))}</th>'
+            f'<td class="number">{score:.4g}</td><td class="long">{because}</td></tr>\n'
+        )
+    head = (
+        '<th scope="col" class="number">Rank</th><th scope="col">Item</th>'
+        '<th scope="col" class="number">Score</th><th scope="col">Because of</th>'
+    )
+    return (
+        f'<table class="reasons">\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{rows}</tbody>\n</table>"
+    )

@@ -12,7 +12,7 @@ import click
 import numpy as np
 
 import dasrec
-from dasrec import files
+from dasrec import files, versions
 from dasrec.cli.options import (
     SectionCommand,
     as_json_option,
@@ -21,8 +21,9 @@ from dasrec.cli.options import (
     section_option,
 )
 from dasrec.console import show, show_audit, show_facts, show_plan
-from dasrec.errors import InputError, StoreError
+from dasrec.errors import InputError
 from dasrec.features import known_features
+from dasrec.schema import INTERACTIONS_KIND
 
 _column = partial(section_option, "Columns of the log", metavar="COL")
 _choice = partial(section_option, "Columns of the log", show_default=True)
@@ -253,11 +254,9 @@ def info_command(place: str, as_json: bool) -> None:
     \b
     Example:  dasrec info my-store
     """
-    try:
+    if versions.read_pointer(place, None).kind == INTERACTIONS_KIND:
         record = _store_record(dasrec.open_interactions(place))
-    except StoreError as error:
-        if "expected 'interactions'" not in str(error):
-            raise
+    else:
         model = dasrec.load_model(place)
         record = {
             "model": model.name,

@@ -13,18 +13,11 @@ from bokeh.transform import dodge
 
 from dasrec.checks import check_choice
 from dasrec.errors import InputError
-from dasrec.report.base import PALETTE, draw_legend, make_figure
+from dasrec.report.base import FRACTION, PALETTE, UNITS, draw_legend, make_figure
 from dasrec.schema import METRIC, MODEL, N
 from dasrec.tables import names_of, with_models
 
 _MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "hex", "star")
-_UNITS = {
-    "calibration": "nats",
-    "novelty": "bits",
-    "popularity": "interactions",
-    "popularity_ratio": "ratio",
-}
-_FRACTION = "fraction"  # all other metrics
 _VALUE = ("value", "low", "high")
 _DIFFERENCE = ("difference", "difference_low", "difference_high")
 
@@ -81,7 +74,7 @@ def _at_length(measured: xr.Dataset, n: int | None, names: tuple[str, ...]) -> x
 
 def _draw(chosen: xr.Dataset, names: tuple[str, ...], *, title: str, label: str) -> figure:
     metrics = [str(name) for name in chosen[METRIC].values]
-    units = dict.fromkeys(_UNITS.get(name, _FRACTION) for name in metrics)
+    units = dict.fromkeys(UNITS.get(name, FRACTION) for name in metrics)
     level = 100 * chosen.attrs["level"]
     fig = make_figure(
         f"{title} at n = {chosen[N].item()}, with {level:g} % intervals",
@@ -115,7 +108,7 @@ def _draw(chosen: xr.Dataset, names: tuple[str, ...], *, title: str, label: str)
 
 def by_unit(measured: xr.Dataset) -> list[xr.Dataset]:
     """Return the metrics of each unit by themselves, since they do not go on one axis."""
-    units = [_UNITS.get(str(name), _FRACTION) for name in measured[METRIC].values]
+    units = [UNITS.get(str(name), FRACTION) for name in measured[METRIC].values]
     return [
         measured.isel({METRIC: [place for place, each in enumerate(units) if each == unit]})
         for unit in dict.fromkeys(units)
