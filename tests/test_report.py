@@ -97,7 +97,7 @@ class TestLongTail:
         fig = report.long_tail(xr.DataArray([3, 1], dims="user"), title="Users")
         assert {type(fig.x_scale).__name__, type(fig.y_scale).__name__} == {"LogScale"}
         assert _labels(fig) == (
-            "Rank of the user (1 = most interactions; log scale)",
+            "Rank of the user (1 = most; log scale)",
             "Interactions per user (count; log scale)",
         )
         assert fig.sizing_mode == "stretch_width"

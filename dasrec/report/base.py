@@ -17,6 +17,7 @@ from dasrec.errors import InputError
 
 # Okabe and Ito 2008, for colour-blind readers too; without the yellow, too light for lines on white
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#000000")
+FEW_TICKS = 4  # a phone has room for no more along an axis
 HATCHES = (" ", "/", ".", "x")  # once the colours are used up
 UNITS = {
     "calibration": "nats",

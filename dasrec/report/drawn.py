@@ -56,7 +56,7 @@ def long_tail(counts: xr.DataArray, *, title: str | None = None) -> figure:
     ranks = np.unique(np.geomspace(1, n_used, _MOST_POINTS).round().astype(np.int64))
     fig = make_figure(
         f"Interactions of each {entity}" if title is None else title,
-        x_label=f"Rank of the {entity} (1 = most interactions; log scale)",
+        x_label=f"Rank of the {entity} (1 = most; log scale)",
         y_label=f"Interactions per {entity} (count; log scale)",
         axes={"x_axis_type": "log", "y_axis_type": "log"},
     )

@@ -10,7 +10,7 @@ from bokeh.models import BasicTicker, ColumnDataSource, FactorRange, HoverTool
 from bokeh.models.annotations import Span
 from bokeh.plotting import figure
 
-from dasrec.report.base import PALETTE, check_holds, draw_legend, make_figure, shorten
+from dasrec.report.base import FEW_TICKS, PALETTE, check_holds, draw_legend, make_figure, shorten
 from dasrec.schema import ITEM_ID, RANK, REASON, REASON_ID
 
 _SHADES = ("#004c7a", "#0072b2", "#3d95c9", "#7fb9dd", "#b5d7ec")  # the first reasons, then lighter
@@ -45,7 +45,7 @@ def reason_bars(explanation: xr.Dataset) -> figure:
         y_label="",
         axes={"y_range": FactorRange(factors=items[::-1], range_padding=0.02)},
     )
-    fig.xaxis.ticker = BasicTicker(desired_num_ticks=4)  # a phone has room for no more
+    fig.xaxis.ticker = BasicTicker(desired_num_ticks=FEW_TICKS)
     fig.height = 150 + 30 * len(items)
     fig.ygrid.grid_line_color = None
     glyphs = (_stacked if exact else _points)(fig, explanation, items)
@@ -65,14 +65,14 @@ def _stacked(fig: figure, explanation: xr.Dataset, items: list[str]) -> list[Any
     names, offset = _names(explanation), explanation["offset"].values
     others = explanation["total"].values - by_reason.sum(axis=1)
     parts = [
-        (f"reason {place + 1}", by_reason[:, place], names[:, place], _shade(place))
+        (_nth(place), by_reason[:, place], names[:, place], _shade(place))
         for place in range(by_reason.shape[1])
     ]
     rest = np.full(len(items), "their other items", object)
-    parts.append(("other items", others, rest, _OTHERS))
+    parts.append(("others", others, rest, _OTHERS))
     if np.abs(offset).max(initial=0) > 0:
         said = np.full(len(items), "mean, biases, features", object)
-        parts.insert(0, ("mean, biases, features", offset, said, _OFFSET))
+        parts.insert(0, ("offset", offset, said, _OFFSET))
     ends = np.zeros((2, len(items)))  # how far the bars go, to the right and to the left
     glyphs = []
     for name, values, reasons, colour in parts:
@@ -111,12 +111,16 @@ def _points(fig: figure, explanation: xr.Dataset, items: list[str]) -> list[Any]
             "item",
             size=11,
             source=source,
-            name=f"reason {place + 1}",
+            name=_nth(place),
             fill_color=_shade(place),
             line_color="white",
         )
         glyphs.append((points,))
     return glyphs
+
+
+def _nth(place: int) -> str:
+    return {0: "1st", 1: "2nd", 2: "3rd"}.get(place, f"{place + 1}th")
 
 
 def _shade(place: int) -> str:

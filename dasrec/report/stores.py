@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from bokeh.models import ColumnDataSource, HoverTool, LogColorMapper
+from bokeh.models import BasicTicker, ColumnDataSource, DatetimeTicker, HoverTool, LogColorMapper
 from bokeh.models.formatters import NumeralTickFormatter
 from bokeh.palettes import Cividis256
 from bokeh.plotting import figure
 
-from dasrec.report.base import PALETTE, check_holds, draw_legend, draw_scale, make_figure
+from dasrec.report.base import FEW_TICKS, PALETTE, check_holds, draw_legend, draw_scale, make_figure
 from dasrec.schema import ITEM_BIN, TIME, USER_BIN
 
 _STEPS = {
@@ -68,6 +68,7 @@ def activity_curve(activity: xr.Dataset) -> figure:
         tooltips=tips, formatters={"@time": "datetime"}, mode="vline", renderers=[glyphs[0][0]]
     )
     fig.add_tools(hover)
+    fig.xaxis.ticker = DatetimeTicker(desired_num_ticks=FEW_TICKS)
     fig.y_range.update(start=0)
     fig.yaxis.formatter = NumeralTickFormatter(format="0,0")
     draw_legend(fig, glyphs)
@@ -113,6 +114,7 @@ def heat_map(grid: xr.Dataset) -> figure:
     fig.add_tools(HoverTool(tooltips=[*tips, ("interactions", "@count{0,0}")]))
     draw_scale(fig, mapper, "Stored cells of a bin (%; log scale)", decimals=True)
     fig.height = 460
+    fig.xaxis.ticker = BasicTicker(desired_num_ticks=FEW_TICKS)
     fig.axis.formatter = NumeralTickFormatter(format="0,0")
     fig.grid.grid_line_color = None
     return fig
