@@ -19,6 +19,7 @@ from dasrec.report import (
     by_unit,
     certainty_table,
     difference_points,
+    fact_list,
     heat_map,
     interval_points,
     item_map,
@@ -32,7 +33,6 @@ from dasrec.report import (
 )
 from dasrec.schema import ITEM, RANK, REASON, USER_ITEMS, N
 from dasrec.summaries import count_in_time, count_on_grid, count_tails, place_items
-from dasrec.tables import fact_list
 
 SAMPLED_USERS = 5
 EXPLAINED_USERS = 3

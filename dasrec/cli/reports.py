@@ -56,7 +56,7 @@ def report_command(
     else:
         kind, sections = "model", _of_model(place, known)
     if kind != "store" and (places or split_text):
-        msg = f"{place} is a {kind}, and --model and --split go with a store; leave them out"
+        msg = f"--model and --split go with a store, and {place} is none; leave them out"
         raise InputError(msg)
     written = write_page(out, title=f"dasrec: {place}", sections=sections)
     record = {"report": written, "kind": kind}

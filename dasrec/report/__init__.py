@@ -8,7 +8,7 @@ from dasrec.report.page import Section, write_page
 from dasrec.report.reasons import reason_bars
 from dasrec.report.stores import activity_curve, heat_map
 from dasrec.report.vectors import item_map
-from dasrec.tables import certainty_table, list_table, metric_table, reason_table
+from dasrec.tables import certainty_table, fact_list, list_table, metric_table, reason_table
 
 __all__ = [
     "PALETTE",
@@ -17,6 +17,7 @@ __all__ = [
     "by_unit",
     "certainty_table",
     "difference_points",
+    "fact_list",
     "group_bars",
     "heat_map",
     "interval_points",

@@ -139,5 +139,6 @@ def draw_legend(fig: figure, glyphs: Sequence[tuple[GlyphRenderer[Any], ...]]) -
     items = [LegendItem(label={"value": each[0].name}, renderers=[*each]) for each in glyphs]
     text = {f"label_{name}": value for name, value in TEXT.items()}
     legend = Legend(orientation="horizontal", ncols=2, location="center", click_policy="hide")
+    legend.spacing = 14
     legend.update(items=items, border_line_color=None, **text)
     fig.add_layout(legend, "below")

@@ -37,21 +37,8 @@ def item_map(items: xr.Dataset) -> figure:
         x_label=f"First direction (no unit; {shares[0]:.0f} % of variance)",
         y_label=f"Second direction (no unit; {shares[1]:.0f} % of variance)",
     )
+    source, tips = _source(items)
     counts = items["count"].values
-    order = np.argsort(-counts, kind="stable")  # the small ones are drawn last, on top
-    level = np.log1p(counts[order])
-    columns = {
-        "x": items["x"].values[order],
-        "y": items["y"].values[order],
-        "count": counts[order],
-        "size": 5 + 9 * level / max(level.max(initial=0), 1),
-        "name": [str(each) for each in items[ITEM_ID].values[order]],
-    }
-    tips = [("item", "@name")]
-    if "title" in items:
-        columns["title"] = [shorten(each, 60) for each in items["title"].values[order]]
-        tips.append(("title", "@title"))
-    source = ColumnDataSource(columns)
     known = counts[counts > 0]
     colour: Any = PALETTE[0]
     if known.size:
@@ -74,3 +61,22 @@ def item_map(items: xr.Dataset) -> figure:
     fig.add_tools(HoverTool(tooltips=tips))
     fig.height = 460
     return fig
+
+
+def _source(items: xr.Dataset) -> tuple[ColumnDataSource, list[tuple[str, str]]]:
+    """Return the points, those of few interactions last, on top; and what is told of each."""
+    counts = items["count"].values
+    order = np.argsort(-counts, kind="stable")
+    level = np.log1p(counts[order])
+    columns: dict[str, Any] = {
+        "x": items["x"].values[order],
+        "y": items["y"].values[order],
+        "count": counts[order],
+        "size": 5 + 9 * level / max(level.max(initial=0), 1),
+        "name": [str(each) for each in items[ITEM_ID].values[order]],
+    }
+    tips = [("item", "@name")]
+    if "title" in items:
+        columns["title"] = [shorten(each, 60) for each in items["title"].values[order]]
+        tips.append(("title", "@title"))
+    return ColumnDataSource(columns), tips
