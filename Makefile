@@ -16,7 +16,7 @@ BASE ?=
 # exported, so that `make venv PYTHON=...` reaches .ci/new-venv
 export PYTHON
 
-.PHONY: help venv demo test test-slow lint format types layers notebooks peers constraints clean
+.PHONY: help venv demo test test-slow lint format types layers notebooks docs peers constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,12 +53,16 @@ types: $(STAMP) ## Check the types of dasrec/
 layers: $(STAMP) ## Check that modules import downwards only
 	@$(BIN)/pytest tests/test_layers.py $(ARGS)
 
-notebooks: $(STAMP) ## Run every notebook
+notebooks: $(STAMP) ## Run every notebook, two at a time
 ifeq ($(NOTEBOOKS),)
 	@echo "There are no notebooks"
 else
-	@$(BIN)/pytest --nbmake --nbmake-timeout=600 --timeout=900 $(ARGS) $(NOTEBOOKS)
+	@$(BIN)/pytest -n 2 --nbmake --nbmake-timeout=600 --timeout=900 $(ARGS) $(NOTEBOOKS)
 endif
+
+docs: $(STAMP) ## Build the site of the documentation into site/; warnings are errors
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+	@echo "The documentation is in site/index.html"
 
 peers: $(STAMP) ## Install the libraries whose formulas are compared (5 GB) and record their figures
 	@[[ -x $(PEERS)/bin/python ]] || .ci/new-venv $(PEERS)
@@ -79,6 +83,6 @@ constraints: ## Resolve all extras in a clean environment and rewrite constraint
 	echo "constraints.txt: $$(wc -l < "$$folder/pins") pins"
 
 clean: ## Remove builds, caches and the demo's output; .venv stays
-	@rm -rf build dist demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf build dist demo-output site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -path ./$(VENV) -prune -o -type d \
 	    \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +

@@ -109,13 +109,15 @@ def evaluate_dasrec(folder: str, *, n: int) -> dict[str, Any]:
 
 def rank_only(folder: str, *, n: int, how: str = RANK) -> dict[str, Any]:
     """Rank in threads as a task does; or all items; or only score, vectors that are no numbers."""
-    from dasrec.kernels.listing import as_they_are, by_length
+    from dasrec.kernels.listing import by_length
     from dasrec.models.base import rank_items
 
     users, items, train, _ = _loaded(folder)
     if how == SCORE:
         users[:] = np.nan
-    catalogue = by_length(items) if how == RANK else as_they_are(items)
+    catalogue = by_length(items)
+    if how != RANK:  # what may be of any length is never too short
+        catalogue = *catalogue[:2], np.full(len(items), np.inf)
     indptr = train.indptr.astype(np.int64)
 
     def task(rows: slice) -> None:

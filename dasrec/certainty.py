@@ -65,10 +65,10 @@ def intervals(
     Notes
     -----
     Users are drawn by weights that are Poisson of mean 1, one a user and replicate, keyed by the
-    seed (Hanley and MacGibbon 2006, doi:10.1016/j.cmpb.2006.04.006); a replicate is the weighted
-    mean. BCa: Efron and Tibshirani 1993, ISBN 978-0-412-04231-7, chapter 14; the acceleration of a
-    mean needs no jackknife. Cost: replicates times the number of values, in tasks of 32,768 users;
-    memory does not grow with the replicates times the users.
+    seed (Hanley and MacGibbon 2006, Computer Methods and Programs in Biomedicine 83, 57); a
+    replicate is the weighted mean. BCa: Efron and Tibshirani 1993, ISBN 978-0-412-04231-7, chapter
+    14; the acceleration of a mean needs no jackknife. Cost: replicates times the number of values,
+    in tasks of 32,768 users; memory does not grow with the replicates times the users.
     """
     table = lay_out(values)
     how = check_interval(level=level, replicates=replicates, rng=rng)

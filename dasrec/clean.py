@@ -74,8 +74,9 @@ def clean(
 
     Returns
     -------
-    Events, with these rules in place of any before; rules for rows, like :func:`within`, and
-    :func:`by_session` stay.
+    Events
+        With these rules in place of any before; rules for rows, like :func:`within`, and
+        :func:`by_session` stay.
 
     Raises
     ------

@@ -98,7 +98,7 @@ class Events:
         What :func:`dasrec.clean` asked for; applied in one pass when the events are written.
     kinds : mapping of ``user`` and ``item`` to int64, string or uuid
         What the ids are.
-    parts : what :attr:`sources` gives, with the name of the frame that was made of it
+    parts : what ``sources`` gives, with the name of the frame that was made of it
     """
 
     frame: dd.DataFrame
@@ -219,10 +219,11 @@ def read_events(
         ``("event", {"click": 1, "buy": 5})`` names a column of event types and what each weighs,
         others are bad rows. Numeric timestamps count ``timestamp_unit`` since 1970-01-01 UTC;
         others are parsed as ISO 8601.
-    ids : {"auto", "int64", "string", "uuid"}, or for each side one, as ``{"user": "uuid"}``
-        What ids are. ``auto`` takes integers if the first rows all are, written as ``str`` writes
-        them; in a table the type of the column decides. ``uuid`` makes one id of all spellings of a
-        UUID (capitals, braces, ``urn:uuid:``, no hyphens, 16 bytes); what is none is a bad row.
+    ids : str, or for each side one
+        What ids are: ``auto``, ``int64``, ``string`` or ``uuid``; or as ``{"user": "uuid"}``.
+        ``auto`` takes integers if the first rows all are, written as ``str`` writes them; in a
+        table the type of the column decides. ``uuid`` makes one id of all spellings of a UUID
+        (capitals, braces, ``urn:uuid:``, no hyphens, 16 bytes); what is none is a bad row.
     timestamp_unit : {"s", "ms", "us", "ns"}
 
     Returns

@@ -103,6 +103,28 @@ class Generation:
         return files.join(self.folder, str(start))
 
 
+class LazyRows:
+    """A Dask array of which the thread that asks for some rows reads these, and no others."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array  # no dataclass, since Dask looks into those and would read it all
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of rows and columns."""
+        n_rows, width = self._array.shape
+        return n_rows, width
+
+    def __getitem__(self, rows: Ints) -> Floats:
+        """Read some rows, ascending, all that lie between them too."""
+        if len(rows) == 0:
+            return np.empty((0, self.shape[1]), np.float32)
+        first = int(rows[0])
+        part = self._array[first : int(rows[-1]) + 1]
+        # within a task, which must not wait for another
+        return np.asarray(part.compute(scheduler="synchronous"), np.float32)[rows - first]
+
+
 Vectors = Floats | Generation
 """A factor matrix, wherever it is."""
 

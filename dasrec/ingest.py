@@ -115,7 +115,7 @@ def append_interactions(
     events : Events
         Cleaned by the rules of the store, without ``min_user`` and ``min_item``.
     url : path or fsspec URL
-    memory : as :func:`write_interactions`
+    memory : as for ``write_interactions``
 
     Returns
     -------

@@ -99,10 +99,10 @@ def _scorer(given: Any, split: Split) -> Any:
         return given.over(_scorer(given.ranked, split), split.train.n_items)
     if not isinstance(given, Model):
         return scorer_of(given, split.train)
-    users, items = given.scoring_vectors()
+    users, items = given.lazy_vectors()
     if split.folds_in:
-        users = _fold_in(given, split, users)
-    return Vectors(users, items, given.name)
+        users = _fold_in(given, split, np.asarray(users))
+    return Vectors.of(users, items, given.name)
 
 
 def _fold_in(model: Model, split: Split, users: Floats) -> Floats:

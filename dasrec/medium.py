@@ -100,10 +100,10 @@ class Medium:
     cells: int | None = None
 
 
-_CELL_BYTES = 40  # of a block that is being solved
-_TASK_BYTES = 2**24  # factors of the row that is being solved
-_LEAST_CELLS = 2**16  # whose factors are read at a time
-_MARK_BYTES = 5  # of each row of the other side, while those that are needed are told
+CELL_BYTES = 40  # of a block that is being solved
+TASK_BYTES = 2**24  # factors of the row that is being solved
+LEAST_CELLS = 2**16  # whose factors are read at a time
+MARK_BYTES = 5  # of each row of the other side, while those that are needed are told
 
 FactorsIn = Literal["memory", "files", "ranges"]
 
@@ -175,7 +175,7 @@ def plan_fit(
         base = 0  # what this process holds says nothing of a worker, whose limit is the least
     sides = sorted([interactions.n_users, interactions.n_items])
     n_stored = interactions.n_stored
-    base += threads * (_CELL_BYTES * block_cells(n_stored) + _TASK_BYTES)
+    base += threads * (CELL_BYTES * block_cells(n_stored) + TASK_BYTES)
     factors_in: FactorsIn = "memory"
     held, cells = _factor_bytes(interactions, factors), block_cells(n_stored)
     held += sum(_feature_bytes(each, factors) for each in features)
@@ -235,9 +235,9 @@ def _in_files(
         return "files", whole, cells
     counts = interactions.stored_counts(interactions.n_users, interactions.n_items)
     longest = max(int(each.max(initial=1)) for each in counts)
-    marks = (4 + threads * _MARK_BYTES) * larger
+    marks = (4 + threads * MARK_BYTES) * larger
     fitting = (room - marks) // (threads * row)
-    cells = max(longest, min(cells, max(_LEAST_CELLS, fitting)))
+    cells = max(longest, min(cells, max(LEAST_CELLS, fitting)))
     return "ranges", marks + threads * row * cells, cells
 
 

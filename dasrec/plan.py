@@ -12,7 +12,7 @@ from dasrec import blocks, store
 from dasrec.cards import Card, Carded, sketch_share
 from dasrec.errors import BudgetError, InputError
 from dasrec.events import Events
-from dasrec.memory import block_cells, gigabytes, limit, piece_rows
+from dasrec.memory import block_cells, gigabytes, limit, piece_rows, readable
 
 # Measured as peaks of resident memory over what the process held before, on logs of integers and of
 # strings, with benchmarks/ingest.py.
@@ -22,7 +22,7 @@ _BLOCK_CELL_BYTES = 80
 _SHARD_CELL_BYTES = 40
 _HELD_ID_BYTES = 30
 _SCRATCH_ROW_BYTES = 24
-_STORED_CELL_BYTES = 3
+STORED_CELL_BYTES = 3
 _STORED_TIME_BYTES = 6
 
 
@@ -40,8 +40,7 @@ class Plan(Carded):
 
     def readable(self) -> dict[str, Any]:
         """Return the plan with its bytes as people read them."""
-        record = self.as_record().items()
-        return {key: gigabytes(value) if key.endswith("_bytes") else value for key, value in record}
+        return readable(self.as_record())
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.n_tasks:,} tasks, {self._peak()}>"
@@ -120,7 +119,7 @@ def plan_ingest(events: Events, *, memory: str | int | None = None) -> IngestPla
     at_once = _fitting(task, base, most_bytes, threads)
     n_blocks = -(-n_rows // block_cells(n_rows))
     n_shards = -(-n_rows // store.SHARD_CELLS)
-    stored = _STORED_CELL_BYTES + _STORED_TIME_BYTES * events.has_timestamps
+    stored = STORED_CELL_BYTES + _STORED_TIME_BYTES * events.has_timestamps
     return IngestPlan(
         source=events.source,
         n_rows=n_rows,
@@ -187,11 +186,12 @@ def room(budget: str | int | None) -> tuple[int, int, int]:
         threads = max((int(each["nthreads"]) for each in workers), default=1)
         limits = [int(each["memory_limit"]) for each in workers if each["memory_limit"]] or limits
     if budget is not None:
-        limits.append(_bytes(budget))
+        limits.append(parsed_bytes(budget))
     return base, min(limits), threads
 
 
-def _bytes(budget: str | int) -> int:
+def parsed_bytes(budget: str | int) -> int:
+    """Return a size, given in bytes or as a text like "2GB"."""
     try:
         return int(parse_bytes(budget))
     except (AttributeError, TypeError, ValueError) as error:

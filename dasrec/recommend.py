@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 from dasrec import blocks, files
 from dasrec.checks import check_lengths
 from dasrec.errors import InputError
+from dasrec.factors import row_cuts
 from dasrec.interactions import Interactions
 from dasrec.memory import listed_users
 from dasrec.models.base import Model, view_of
@@ -76,8 +78,8 @@ def recommend_all(
     (length,) = check_lengths(n, n_items=seen.n_items)
     place = files.absolute(out)
     _check_place(place, overwrite=overwrite)
-    users, items = model.scoring_vectors()
-    vectors = Vectors(users, items, model.name)
+    users, items = model.lazy_vectors()
+    vectors = Vectors.of(users, items, model.name)
     check_room(vectors, seen, length)
     # the same call finds its own finished parts again, another call does not
     draft = f"{place}.part-{_fingerprint(users, items, seen, length)}"
@@ -105,10 +107,11 @@ def _check_place(place: str, *, overwrite: bool) -> None:
         raise InputError(msg)
 
 
-def _fingerprint(users: Floats, items: Floats, seen: Interactions, n: int) -> str:
+def _fingerprint(users: Any, items: Floats, seen: Interactions, n: int) -> str:
     digest = hashlib.blake2b(digest_size=6)
     digest.update(json.dumps([view_of(seen), n], sort_keys=True, default=str).encode())
-    for vectors in (users, items):
+    parts = (users[start:stop] for start, stop in pairwise(row_cuts(len(users))))
+    for vectors in (*parts, items):
         digest.update(np.ascontiguousarray(vectors).data)
     return digest.hexdigest()
 

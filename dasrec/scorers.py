@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dasrec import blocks
 from dasrec.checks import check_count, seed_of
 from dasrec.errors import InputError
+from dasrec.factors import LazyRows
 from dasrec.interactions import Interactions
 from dasrec.kernels.csr import indptr_of, rows_of
 from dasrec.kernels.hashing import draw_others, seed_word
@@ -67,12 +68,18 @@ class Vectors:
     Attributes
     ----------
     users, items : float32, shapes (n_users, d) and (n_items, d)
+        Those of users may be :class:`dasrec.factors.LazyRows`: a task reads its own.
     name : str
     """
 
-    users: Floats = field(repr=False)
+    users: Floats | LazyRows = field(repr=False)
     items: Floats = field(repr=False)
     name: str
+
+    @classmethod
+    def of(cls, users: Any, items: Floats, name: str) -> Self:
+        """Make them of what :meth:`dasrec.Model.lazy_vectors` returns."""
+        return cls(users if isinstance(users, np.ndarray) else LazyRows(users), items, name)
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -209,7 +216,7 @@ class Sampled:
 
     Parameters
     ----------
-    ranked : Model, function, or Scorer with a method ``score`` like that of :class:`Vectors`
+    ranked : Model, function, or Scorer that has a method ``score`` too
     negatives : int
     rng : int, numpy.random.Generator or None
 

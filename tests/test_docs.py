@@ -20,7 +20,7 @@ from dasrec.cli import main
 from dasrec.models import MODELS
 from dasrec.schema import MODEL_KIND
 from dasrec.search.schedule import STRATEGIES
-from dasrec.testing import planted_ratings
+from dasrec.testing import planted_matrix, planted_ratings
 from tests.snippets import python_blocks, run_page
 from tests.test_layers import FILES, ROW_OF
 
@@ -110,14 +110,36 @@ def test_the_search_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     names = run_page("search.md")
     assert set(names["found"].best_params) == {"regularization", "factors"}
     assert 0.1 <= names["best"].best_params_["model__regularization"] <= 1
-    (block,) = re.findall(r"```sh\n(.*?)```", text_of("docs/search.md"), re.S)
     Path("search.html").unlink()
-    result = CliRunner().invoke(main, shlex.split(block.replace("\\\n", " "))[1:])
-    assert result.exit_code == 0, result.output
+    run_commands("docs/search.md")
     assert Path("search.html").is_file()
     rows = table_rows(section("docs/search.md", "Strategies"))
     assert [quoted(row[0])[0] for row in rows] == ["grid", "random", "halving", "hyperband"]
     assert sorted(quoted(row[0])[0] for row in rows) == sorted(STRATEGIES)
+
+
+def run_commands(page: str) -> None:
+    """Run the commands of a page in the current folder, as a reader would."""
+    for block in re.findall(r"```sh\n(.*?)```", text_of(page), re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            program, *arguments = shlex.split(line)
+            assert program == "dasrec"
+            result = CliRunner().invoke(main, arguments)
+            assert result.exit_code == 0, result.output
+
+
+def test_the_commands_of_the_pages_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = dasrec.interactions_from_scipy(planted_matrix(), "my-store")
+    train = dasrec.split_random(data, 0.2, rng=0).train
+    dasrec.Popular().fit(train).save("popular.model")
+    dasrec.ImplicitALS(factors=4, rng=0).fit(train).save("als.model")
+    run_commands("docs/certainty.md")
+    assert Path("page.html").is_file()
+    films = pd.DataFrame({"item_id": [0, 1, 4711], "genre": ["war", "crime", "war"]})
+    films.to_csv("films.csv", index=False)
+    run_commands("docs/features.md")
+    assert dasrec.load_model("my-model").item_feature_weights_.sizes["item_feature"] > 1
 
 
 def test_the_readme_names_what_there_is() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from distributed import Client
@@ -16,6 +17,7 @@ from distributed import Client
 import dasrec
 from dasrec import BudgetError, ImplicitALS, InputError, Sampled, Split, plan_ranking
 from dasrec.evaluate import evaluate_all, evaluate_users
+from dasrec.factors import LazyRows
 from dasrec.metrics import METRICS
 from dasrec.models.base import rank_items
 from dasrec.results import as_record
@@ -279,6 +281,29 @@ def test_what_a_task_holds_does_not_grow_with_users(split: Split, tmp_path: Path
     assert four.as_record()["limit_bytes"] == four.limit_bytes > four.peak_bytes
 
 
+@pytest.mark.parametrize("kind", [ImplicitALS, dasrec.ALS])
+def test_of_a_saved_model_a_task_reads_its_own_users(
+    kind: type[Any], split: Split, tmp_path: Path
+) -> None:
+    model = kind(factors=8, iterations=2, rng=0).fit(split.train)
+    opened = dasrec.load_model(model.save(tmp_path / "model"))
+    asked: list[int] = []
+    read = LazyRows.__getitem__
+
+    def watched(rows: LazyRows, users: np.ndarray) -> np.ndarray:
+        asked.append(len(users))
+        return read(rows, users)
+
+    whole = mock.patch.object(kind, "scoring_vectors", side_effect=AssertionError)
+    with whole, mock.patch.object(LazyRows, "__getitem__", watched):
+        found = dasrec.evaluate(opened, split)
+        lists = dasrec.recommend_all(opened, split.train, n=7, out=tmp_path / "lists")
+    assert 0 < max(asked) < split.train.n_users
+    assert found.identical(dasrec.evaluate(model, split))
+    same = dasrec.recommend_all(model, split.train, n=7, out=tmp_path / "same")
+    pd.testing.assert_frame_equal(pd.read_parquet(lists), pd.read_parquet(same))
+
+
 def test_what_would_not_fit_is_refused_before_it_starts(
     model: ImplicitALS, split: Split, tmp_path: Path
 ) -> None:
@@ -314,7 +339,8 @@ def test_processes_give_the_bits_of_threads(
     model: ImplicitALS, split: Split, cluster_client: Client, tmp_path: Path
 ) -> None:
     scores = functools.partial(all_scores, vectors=model.scoring_vectors())
-    given = (model, scores, Sampled(model, 9, rng=1))
+    opened = dasrec.load_model(model.save(tmp_path / "model"))
+    given = (model, opened, scores, Sampled(model, 9, rng=1))
     with cluster_client.as_current(), mock.patch("dasrec.blocks.active_client", return_value=None):
         here = [metrics_of(each, split) for each in given]
         place = Path(dasrec.recommend_all(model, split.train, n=7, out=tmp_path / "here"))

@@ -37,9 +37,9 @@ def small() -> Iterator[None]:
     """Plan for a machine of a megabyte, on which some factors fit and some do not."""
     with (
         mock.patch.object(module, "room", lambda memory: (0, MB if memory is None else memory, 2)),
-        mock.patch.object(module, "_TASK_BYTES", 0),
-        mock.patch.object(module, "_CELL_BYTES", 0),
-        mock.patch.object(module, "_LEAST_CELLS", 10),
+        mock.patch.object(module, "TASK_BYTES", 0),
+        mock.patch.object(module, "CELL_BYTES", 0),
+        mock.patch.object(module, "LEAST_CELLS", 10),
     ):
         yield
 

@@ -1,6 +1,9 @@
-"""What commands will take: those that begin with a store."""
+"""What commands will take: those that begin with a store, and a cluster that is not there yet."""
 
 from __future__ import annotations
+
+import re
+from typing import Any
 
 import click
 
@@ -8,6 +11,8 @@ import dasrec
 from dasrec.checks import check_count
 from dasrec.cli.options import as_json_option, memory_option
 from dasrec.console import show, show_facts, show_plan
+from dasrec.memory import readable
+from dasrec.scale import CELL_RATE, Sizes, Workers, plan_scale
 from dasrec.typing import Entity
 
 
@@ -79,3 +84,53 @@ def plan_rank_command(store: str, factors: int, n: int, memory: str | None, as_j
     interactions = dasrec.open_interactions(store)
     plan = dasrec.plan_ranking(interactions, factors=factors, n=n, memory=memory)
     show_plan(plan, as_json=as_json)
+
+
+class _Count(click.ParamType[int]):
+    """A whole number like 300000, 300k, 10M or 1.5G."""
+
+    name = "count"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        """Return it as an integer."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([kMG]?)", str(value))
+        if found is None:
+            self.fail(f"{value!r} is no count; expected for instance 300k, 10M or 1.5G", param, ctx)
+        number, letter = found.groups()
+        return round(float(number) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}[letter])
+
+
+_COUNT = _Count()
+
+
+@plan_command.command("scale")
+@click.option("--users", type=_COUNT, required=True, help="Like 10M.")
+@click.option("--items", type=_COUNT, required=True)
+@click.option("--interactions", type=_COUNT, required=True, help="Like 1G.")
+@click.option("--longest", type=_COUNT, help="Cells of the longest row; by default all users'.")
+@click.option("--workers", type=int, required=True, help="Worker processes, one a host.")
+@click.option("--threads", type=int, default=4, show_default=True, help="Of each worker.")
+@click.option("--memory", default="16GB", show_default=True, help="Of each worker.")
+@click.option("--bandwidth", type=_COUNT, default="1G", show_default=True, help="Bytes a second.")
+@click.option("--factors", type=int, default=64, show_default=True, help="Length of the vectors.")
+@click.option("--cell-rate", type=_COUNT, default=str(round(CELL_RATE)), show_default=True)
+@as_json_option
+def plan_scale_command(
+    users: int,
+    items: int,
+    interactions: int,
+    longest: int | None,
+    as_json: bool,
+    factors: int,
+    cell_rate: int,
+    **workers: Any,
+) -> None:
+    """Say what an iteration of ALS takes on a cluster of some size, without data or cluster.
+
+    \b
+    Example:  dasrec plan scale --users 100M --items 2M --interactions 10G --workers 32
+    """
+    sizes = Sizes(users, items, interactions, longest or max(users, items))
+    cluster = Workers(workers.pop("workers"), **workers)
+    record = plan_scale(sizes, cluster, factors=factors, cell_rate=cell_rate).as_record()
+    show(record, as_json=as_json, human=lambda: show_facts("An iteration", readable(record)))

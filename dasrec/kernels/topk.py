@@ -17,6 +17,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from dasrec.kernels.heaps import Keys, empty_heaps, is_seen, key_of, push, unpack, worst_of
+
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
@@ -151,48 +153,6 @@ _add_product: Any = intrinsic(_emit_add_product)  # total + one other, rounded a
 
 
 @njit(cache=True, nogil=True)
-def _sift(best: Floats, items: Ints, row: int, n: int, score: Any, item: Any) -> None:
-    """Put an entry in place of the root of a heap of n: lowest score, then highest item."""
-    parent, child = 0, 1
-    while child < n:
-        other = child + 1
-        if other < n and (
-            best[row, other] < best[row, child]
-            or (best[row, other] == best[row, child] and items[row, other] > items[row, child])
-        ):
-            child = other
-        if score < best[row, child] or (score == best[row, child] and item > items[row, child]):
-            break
-        best[row, parent], items[row, parent] = best[row, child], items[row, child]
-        parent, child = child, 2 * child + 1
-    best[row, parent], items[row, parent] = score, item
-
-
-@njit(cache=True, nogil=True)
-def _is_seen(indptr: Longs, indices: Ints, row: int, item: int) -> bool:
-    known = indices[indptr[row] : indptr[row + 1]]
-    place = np.searchsorted(known, item)
-    return bool(place < known.shape[0] and known[place] == item)
-
-
-@njit(cache=True, nogil=True)
-def _is_better(best: Floats, items: Ints, row: int, score: Any, item: Any) -> bool:
-    """Say whether an entry goes before the root of a heap; -inf and NaN never do."""
-    worst = best[row, 0]
-    return bool(score > worst or (score == worst and -1 < item < items[row, 0]))
-
-
-@njit(cache=True, nogil=True)
-def sort_heaps(best: Floats, items: Ints) -> None:
-    """Sort each row in place: score descending, then item ascending; empty places (-1) last."""
-    for row in range(best.shape[0]):
-        for last in range(best.shape[1] - 1, 0, -1):
-            score, item = best[row, last], items[row, last]
-            best[row, last], items[row, last] = best[row, 0], items[row, 0]
-            _sift(best, items, row, last, score, item)
-
-
-@njit(cache=True, nogil=True)
 def _packed(users: Floats, who: Longs) -> Floats:
     """Return users in some order by panel, (n_panels, d, PANEL), the last filled up with zeros."""
     m, d = users.shape
@@ -229,38 +189,39 @@ def _is_beyond(who: Longs, first: int, limits: Floats, reach: Doubles, longest: 
 
 
 @njit(cache=True, nogil=True)
-def _by_need(heaps: tuple[Floats, Ints], reach: Doubles) -> Longs:
+def _by_need(heaps: Keys, reach: Doubles) -> Longs:
     """Order users by how long an item must at least be to get into their lists."""
     need = np.empty(reach.shape[0])
     for user in range(reach.shape[0]):
-        need[user] = heaps[0][user, 0] / reach[user] if reach[user] > 0 else np.inf
+        need[user] = worst_of(heaps, user) / reach[user] if reach[user] > 0 else np.inf
     return np.argsort(need)
 
 
 @njit(cache=True, nogil=True)
 def _offer(
-    above: NDArray[np.uint64],
-    scores: Floats,
+    above: Keys,
+    scores: NDArray[np.uint32],
     at: tuple[int, Longs],
     limits: Floats,
     seen: Rows,
-    heaps: tuple[Floats, Ints],
+    heaps: Keys,
     numbers: Ints,
 ) -> None:
-    """Give what is not below the limits to its users, unless seen; raise their limits."""
-    (best, found), (first, who) = heaps, at
+    """Give what is not below the limits to its users, unless seen; raise their limits.
+
+    Scores are given by their bits, as :func:`key_of` takes them.
+    """
+    first, who = at
     for row in range(numbers.shape[0]):
         bits, item = above[row], numbers[row]
         while bits:
-            place = first + _lowest(bits)
+            lane = _lowest(bits)
             bits &= bits - np.uint64(1)
-            user, score = who[place], scores[row, place - first]
+            user, key = who[first + lane], key_of(scores[row, lane], item)
             # of the items at hand one before may have raised the limit
-            if _is_better(best, found, user, score, item) and not _is_seen(
-                seen[0], seen[1], user, item
-            ):
-                _sift(best, found, user, best.shape[1], score, item)
-                limits[place] = best[user, 0]
+            if key > heaps[user, 0] and not is_seen(seen[0], seen[1], user, item):
+                push(heaps, user, key)
+                limits[first + lane] = worst_of(heaps, user)
 
 
 @njit(cache=True, nogil=True)
@@ -297,8 +258,7 @@ def rank_rows(
     """
     items, numbers, lengths = catalogue
     m, n_items = users.shape[0], items.shape[0]
-    best, found = np.full((m, n), -np.inf, np.float32), np.full((m, n), -1, np.int32)
-    heaps, reach, who = (best, found), _reach(users), np.arange(m)
+    heaps, reach, who = empty_heaps(m, n), _reach(users), np.arange(m)
     panels = _packed(users, who)
     limits = np.full(panels.shape[0] * PANEL, np.inf, np.float32)
     limits[:m] = -np.inf
@@ -308,7 +268,8 @@ def rank_rows(
         if number > 0 and number & (number - 1) == 0 and lengths[0] < np.inf:
             who = _by_need(heaps, reach)
             panels = _packed(users, who)
-            limits[:m] = best[who, 0]
+            for place in range(m):
+                limits[place] = worst_of(heaps, who[place])
         for panel in range(panels.shape[0]):
             at = panel * PANEL
             if not _is_beyond(who, at, limits, reach, lengths[first]):
@@ -316,8 +277,7 @@ def rank_rows(
                 _rank_panel(
                     panels[panel], items[some], numbers[some], (at, who), limits, seen, heaps
                 )
-    sort_heaps(best, found)
-    return found, best
+    return unpack(heaps)
 
 
 @njit(cache=True, nogil=True)
@@ -328,11 +288,11 @@ def _rank_panel(
     at: tuple[int, Longs],
     limits: Floats,
     seen: Rows,
-    heaps: tuple[Floats, Ints],
+    heaps: Keys,
 ) -> None:
     """Score a tile of items for a panel, and offer what is not below its limits."""
     d, n_items = users.shape[0], items.shape[0]
-    scores, above = np.empty((_ROWS, PANEL), np.float32), np.empty(_ROWS, np.uint64)
+    scores, above = np.empty((_ROWS, PANEL), np.uint32), np.empty(_ROWS, np.uint64)
     at_users, at_limits = np.uint64(users.ctypes.data), np.uint64(limits.ctypes.data + 4 * at[0])
     at_scores, at_above = np.uint64(scores.ctypes.data), np.uint64(above.ctypes.data)
     item = 0
@@ -352,34 +312,37 @@ def _rank_panel(
 def select_rows(scores: Floats, indptr: Longs, indices: Ints, n: int) -> tuple[Ints, Floats]:
     """Find the n best of given scores, float32, (m, n_items); the rest as :func:`rank_rows`."""
     m, n_items = scores.shape
-    best, found = np.full((m, n), -np.inf, np.float32), np.full((m, n), -1, np.int32)
+    heaps, bits = empty_heaps(m, n), scores.view(np.uint32)
     for row in range(m):
         for first in range(0, n_items, 64):
-            some, worst = scores[row, first : first + 64], best[row, 0]
+            some, worst = scores[row, first : first + 64], worst_of(heaps, row)
             n_above = 0
             for score in some:  # by vectors, since nothing else is done
                 n_above += score > worst
             if n_above == 0:
                 continue
             for place in range(some.shape[0]):
-                item = first + place
-                if some[place] > best[row, 0] and not _is_seen(indptr, indices, row, item):
-                    _sift(best, found, row, n, some[place], np.int32(item))
-    sort_heaps(best, found)
-    return found, best
+                key = key_of(bits[row, first + place], first + place)
+                if (
+                    some[place] > worst
+                    and key > heaps[row, 0]
+                    and not is_seen(indptr, indices, row, first + place)
+                ):
+                    push(heaps, row, key)
+    return unpack(heaps)
 
 
 @njit(cache=True, nogil=True)
 def select_cells(scores: Floats, indptr: Longs, indices: Ints, n: int) -> tuple[Ints, Floats]:
     """Find the n best of a few items of each row, ascending; the rest as :func:`rank_rows`."""
     m = indptr.shape[0] - 1
-    best, found = np.full((m, n), -np.inf, np.float32), np.full((m, n), -1, np.int32)
+    heaps, bits = empty_heaps(m, n), scores.view(np.uint32)
     for row in range(m):
         for cell in range(indptr[row], indptr[row + 1]):
-            if scores[cell] > best[row, 0]:
-                _sift(best, found, row, n, scores[cell], indices[cell])
-    sort_heaps(best, found)
-    return found, best
+            key = key_of(bits[cell], indices[cell])
+            if scores[cell] > -np.inf and key > heaps[row, 0]:  # NaN is no score
+                push(heaps, row, key)
+    return unpack(heaps)
 
 
 @njit(cache=True, nogil=True)

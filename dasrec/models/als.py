@@ -156,14 +156,14 @@ class ImplicitALS(Alternating):
         self.user_factors_ = label_factors(users, USER, self.user_ids_)
         self.item_factors_ = label_factors(items, ITEM, self.item_ids_)
 
-    def scoring_vectors(self) -> tuple[Floats, Floats]:
+    def lazy_vectors(self) -> tuple[Any, Floats]:
         """Return (x, whether x is zero) and (y, share of users)."""
         items, shares = self.item_factors_.values, self.item_shares_.values
-        return _with_fallback(self.user_factors_.values), np.column_stack([items, shares])
+        return _with_fallback(self.user_factors_.data), np.column_stack([items, shares])
 
     def fold_in(self, interactions: Interactions) -> Floats:
         """Solve every user's vector from these interactions, items held fixed."""
-        return _with_fallback(fold_users(interactions, self.folding(interactions)))
+        return np.asarray(_with_fallback(fold_users(interactions, self.folding(interactions))))
 
     def folding(self, interactions: Interactions) -> Half:
         """Describe how :meth:`fold_in` solves users."""
@@ -296,14 +296,15 @@ class ALS(Alternating):
         self.user_biases_ = label(users[:, -1], USER)
         self.item_biases_ = label(items[:, -1], ITEM)
 
-    def scoring_vectors(self) -> tuple[Floats, Floats]:
+    def lazy_vectors(self) -> tuple[Any, Floats]:
         """Return (p, b_u + m, 1) and (q, 1, b_i)."""
-        users = np.column_stack([self.user_factors_.values, self.user_biases_.values])
+        biases = self.user_biases_.data[:, None]
+        users = np.concatenate([self.user_factors_.data, biases], axis=1)
         return self._with_mean(users), self._item_vectors()
 
     def fold_in(self, interactions: Interactions) -> Floats:
         """Solve every user's vector and bias from these interactions, items held fixed."""
-        return self._with_mean(fold_users(interactions, self.folding(interactions)))
+        return np.asarray(self._with_mean(fold_users(interactions, self.folding(interactions))))
 
     def folding(self, interactions: Interactions) -> Half:
         """Describe how :meth:`fold_in` solves users."""
@@ -311,9 +312,9 @@ class ALS(Alternating):
         items = np.column_stack([self.item_factors_.values, self.item_biases_.values])
         return for_users(self, interactions, self._half(items, None, interactions.n_items))
 
-    def _with_mean(self, users: Floats) -> Floats:
+    def _with_mean(self, users: Any) -> Any:
         biases = users[:, -1:] + self.mean_.values
-        return np.column_stack([users[:, :-1], biases, np.ones_like(biases)])
+        return np.concatenate([users[:, :-1], biases, np.ones_like(biases)], axis=1)
 
     def _item_vectors(self) -> Floats:
         biases = self.item_biases_.values[:, None]
@@ -327,9 +328,10 @@ def _with_last(rows: Floats, value: float) -> Floats:
     return rows
 
 
-def _with_fallback(users: Floats) -> Floats:
+def _with_fallback(users: Any) -> Any:
     """Append what ranks items by popularity for users of whom nothing is known."""
-    return np.column_stack([users, ~users.any(axis=1, keepdims=True)]).astype(np.float32)
+    unknown = ~users.any(axis=1, keepdims=True)
+    return np.concatenate([users, unknown.astype(np.float32)], axis=1)
 
 
 def _sums(view: Interactions, side: Side, start: int, stop: int) -> tuple[float, int]:

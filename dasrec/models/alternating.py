@@ -40,6 +40,11 @@ class Alternating(Model):
     seed_: xr.DataArray
     history_: xr.Dataset
 
+    def scoring_vectors(self) -> tuple[Floats, Floats]:
+        """Return what :meth:`lazy_vectors` says, in memory."""
+        users, items = self.lazy_vectors()
+        return np.asarray(users), items
+
     def _check(self) -> None:
         check_count(self.factors, name="factors")
         check_count(self.iterations, name="iterations")

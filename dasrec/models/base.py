@@ -17,6 +17,7 @@ from dasrec import files, store, versions
 from dasrec.cards import card_of_model
 from dasrec.checks import check_lengths
 from dasrec.errors import InputError, MismatchError
+from dasrec.factors import ROWS
 from dasrec.interactions import Interactions
 from dasrec.kernels.listing import Catalogue, as_they_are, by_length
 from dasrec.kernels.topk import PANEL, rank_rows
@@ -107,12 +108,12 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
     def scoring_vectors(self) -> tuple[Floats, Floats]:
         """Return float32 (n_users, d) and (n_items, d) whose products are the scores."""
 
-    def fold_in(self, interactions: Interactions) -> Floats:
-        """Return scoring vectors of all users, float32 (n_users, d), from these interactions alone.
+    def lazy_vectors(self) -> tuple[Any, Floats]:
+        """Return them; those of users may be a Dask array, of a model that has been opened."""
+        return self.scoring_vectors()
 
-        For users that training did not see. Models without personal parameters need not override
-        it.
-        """
+    def fold_in(self, interactions: Interactions) -> Floats:
+        """Return scoring vectors, float32 (n_users, d), for users that training did not see."""
         self.check_belongs(interactions)
         return self.scoring_vectors()[0]
 
@@ -125,10 +126,8 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
     def check_belongs(self, interactions: Interactions) -> None:
         """Refuse interactions whose ids stand for other numbers than those of the model."""
         self.check_fitted()
-        for side, ours, theirs in (
-            (USER, self.trained_on_["user_hash"], interactions.user_hash),
-            (ITEM, self.trained_on_["item_hash"], interactions.item_hash),
-        ):
+        for side in (USER, ITEM):
+            ours, theirs = self.trained_on_[f"{side}_hash"], getattr(interactions, f"{side}_hash")
             if ours != theirs:
                 msg = (
                     f"the model does not belong to {interactions.url}: their {side} vocabularies "
@@ -368,7 +367,9 @@ def label(values: NDArray[Any], *dims: str) -> xr.DataArray:
 def label_factors(values: Any, side: str, vocabulary: Vocabulary) -> xr.DataArray:
     """Label a factor matrix: dims (side, factor), ids along the side."""
     name = USER_ID if side == USER else ITEM_ID
-    return xr.DataArray(values, dims=(side, FACTOR), coords={name: (side, vocabulary.ids)})
+    array = xr.DataArray(values, dims=(side, FACTOR), coords={name: (side, vocabulary.ids)})
+    array.encoding["chunks"] = min(ROWS, len(array)), array.shape[1]  # rows are read alone
+    return array
 
 
 def storable(ids: Ids) -> Ids:
@@ -378,8 +379,7 @@ def storable(ids: Ids) -> Ids:
 
 def loaded(ids: xr.DataArray) -> Ids:
     """Return stored ids in memory as int64 or str objects."""
-    values = np.asarray(ids.values)
-    return values if values.dtype.kind == "i" else values.astype(object)
+    return ids.values if ids.dtype.kind == "i" else ids.values.astype(object)
 
 
 def plain(parameters: Mapping[str, Any]) -> dict[str, Any]:

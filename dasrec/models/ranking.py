@@ -190,7 +190,7 @@ class WARP(_Ranking):
 
     Attributes
     ----------
-    user_factors_, item_factors_, item_biases_, history_ : as those of :class:`BPR`
+    user_factors_, item_factors_, item_biases_, history_ : as those of BPR
 
     Notes
     -----

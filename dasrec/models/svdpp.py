@@ -41,13 +41,13 @@ class SVDpp(SGD):
     Parameters
     ----------
     factors, regularization, learning_rate, iterations, biases, schedule, decay, rng :
-        as those of :class:`SGD`
+        as those of SGD
 
     Attributes
     ----------
     user_factors_, pooled_factors_ : xarray.DataArray, float32, dims (user, factor): p + z and z
     item_factors_, implicit_factors_ : xarray.DataArray, float32, dims (item, factor): q and y
-    user_biases_, item_biases_, mean_, history_ : as those of :class:`SGD`
+    user_biases_, item_biases_, mean_, history_ : as those of SGD
 
     Notes
     -----
