@@ -18,7 +18,7 @@ import pandas as pd
 import dasrec
 from dasrec import DataUnavailableError
 from dasrec.datasets import LogFiles, movielens_100k
-from dasrec.evaluate import as_record
+from dasrec.results import as_record
 
 FOLD_ROWS = 20_000
 

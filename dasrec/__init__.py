@@ -17,6 +17,7 @@ from dasrec.errors import (
 )
 from dasrec.evaluate import evaluate, evaluate_users, holdout
 from dasrec.events import Events, read_events
+from dasrec.explain import explain
 from dasrec.features import Features, open_features, write_features
 from dasrec.ingest import append_interactions, interactions_from_scipy, write_interactions
 from dasrec.interactions import Interactions, open_interactions
@@ -69,6 +70,7 @@ from dasrec.split import (
     split_rolling,
     split_users,
 )
+from dasrec.summaries import count_in_time, count_on_grid, count_tails, place_items
 from dasrec.training import Training
 from dasrec.upkeep import compact, forget, verify
 
@@ -124,9 +126,13 @@ __all__ = [
     "clean",
     "compact",
     "compare",
+    "count_in_time",
+    "count_on_grid",
+    "count_tails",
     "drop_ids",
     "evaluate",
     "evaluate_users",
+    "explain",
     "for_sample",
     "forget",
     "holdout",
@@ -139,6 +145,7 @@ __all__ = [
     "open_features",
     "open_interactions",
     "parse_split",
+    "place_items",
     "plan_fit",
     "plan_ingest",
     "plan_ranking",

@@ -14,6 +14,7 @@ from dasrec import blocks
 from dasrec.checks import check_choice, check_count, check_fraction, seed_of
 from dasrec.errors import InputError
 from dasrec.kernels.resampling import flip_sums, poisson_sums
+from dasrec.results import Comparison
 from dasrec.schema import METRIC, USER, N
 from dasrec.typing import Rng
 
@@ -33,7 +34,7 @@ def intervals(
     method: Method = "bca",
     replicates: int = REPLICATES,
     rng: Rng = 0,
-) -> xr.Dataset:
+) -> Comparison:
     """Bootstrap confidence intervals of means over users, eagerly.
 
     Parameters
@@ -51,7 +52,7 @@ def intervals(
 
     Returns
     -------
-    xarray.Dataset
+    Comparison, an xarray.Dataset
         float64 variables ``value`` (the mean), ``low`` and ``high``, dims (metric, n); a metric
         that does not depend on n is the same at each. NaN bounds where fewer than two users have a
         value.
@@ -76,7 +77,7 @@ def intervals(
     found = bounds(columns, level=level, replicates=replicates, seed=how["rng"], method=method)
     dims = table.dims[1:]
     shape = table.shape[1:]
-    return xr.Dataset(
+    return Comparison(
         {name: (dims, each.reshape(shape)) for name, each in found.items()},
         coords={dim: table[dim] for dim in dims},
         attrs=values.attrs | {"n_users": table.sizes[USER], "method": method} | how,

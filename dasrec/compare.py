@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
-import xarray as xr
 
 from dasrec import blocks
 from dasrec.certainty import (
@@ -21,8 +20,10 @@ from dasrec.certainty import (
 )
 from dasrec.checks import check_choice
 from dasrec.errors import InputError
-from dasrec.evaluate import check_measurable, evaluate_users
+from dasrec.evaluate import evaluate_users
+from dasrec.measure import check_measurable
 from dasrec.models.base import Model
+from dasrec.results import Comparison
 from dasrec.schema import METRIC, MODEL, USER, N
 from dasrec.scorers import Rankable
 from dasrec.split import Split
@@ -39,7 +40,7 @@ def compare(
     test: Test = "randomisation",
     level: float = 0.95,
     rng: Rng = 0,
-) -> xr.Dataset:
+) -> Comparison:
     """Measure models on the test part of a split and compare all with the first, eagerly.
 
     Each is measured as by :func:`dasrec.evaluate`, and compared user by user.
@@ -63,7 +64,7 @@ def compare(
 
     Returns
     -------
-    xarray.Dataset
+    Comparison, an xarray.Dataset
         float64 variables, dims (model, metric, n): ``value``, ``low`` and ``high``, the mean over
         users and its interval; ``difference``, ``difference_low`` and ``difference_high``, the mean
         of value less that of the baseline over the users with both, and its interval; ``p``, the
@@ -102,7 +103,7 @@ def compare(
     found = _compare(columns, test=test, how=how)
     facts = {key: value for key, value in measured[0].attrs.items() if key != MODEL}
     chosen = {"baseline": next(iter(named)), "test": test, "n_users": tables[0].sizes[USER]}
-    return xr.Dataset(
+    return Comparison(
         {name: (dims, each.reshape(shape)) for name, each in found.items()},
         coords={MODEL: list(named)} | {dim: tables[0][dim].values for dim in (METRIC, N)},
         attrs=facts | chosen | how,
@@ -143,19 +144,3 @@ def _name(models: Sequence[Model] | Mapping[str, Rankable]) -> dict[str, Rankabl
         )
         raise InputError(msg)
     return named
-
-
-def as_records(comparison: xr.Dataset) -> dict[str, Any]:
-    """Return a comparison as one JSON-able object; ``figures`` has one object a model and metric.
-
-    Metrics are called like ``recall@20``; what is NaN is left out.
-    """
-    figures = []
-    for model in comparison[MODEL].values:
-        for metric in comparison[METRIC].values:
-            for n in comparison[N].values:
-                cell = comparison.sel({MODEL: model, METRIC: metric, N: n})
-                known = {str(key): float(each) for key, each in cell.data_vars.items()}
-                known = {key: value for key, value in known.items() if not np.isnan(value)}
-                figures.append({"model": str(model), "metric": f"{metric}@{n}"} | known)
-    return {**comparison.attrs, "figures": figures}

@@ -15,6 +15,7 @@ from rich.table import Table
 from dasrec.demo import Outcome
 from dasrec.interactions import Interactions
 from dasrec.memory import gigabytes
+from dasrec.plan import Plan
 
 
 def show(record: dict[str, Any], *, as_json: bool, human: Callable[[], None]) -> None:
@@ -38,6 +39,11 @@ def show_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
 def show_facts(title: str, record: dict[str, Any]) -> None:
     """Print a record as a table of two columns."""
     show_table(title, ["what", "value"], [[key, value] for key, value in record.items()])
+
+
+def show_plan(plan: Plan, *, as_json: bool) -> None:
+    """Print what a plan foresees."""
+    show(plan.as_record(), as_json=as_json, human=lambda: show_facts("Plan", plan.readable()))
 
 
 def show_health(record: dict[str, Any]) -> None:

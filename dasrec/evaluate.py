@@ -14,15 +14,20 @@ from scipy import sparse
 
 from dasrec import blocks
 from dasrec.checks import check_count, check_lengths, seed_of
-from dasrec.errors import InputError, MismatchError
+from dasrec.errors import InputError
 from dasrec.interactions import Interactions
 from dasrec.kernels.csr import indptr_of
 from dasrec.kernels.hashing import cell_uniform
 from dasrec.measure import (
     Job,
+    both_block,
+    check_measurable,
+    check_scale,
+    check_trained_on,
     factors_of,
     facts_of_run,
     label,
+    nothing_to_test,
     plan_job,
     rank_block,
     value_block,
@@ -35,9 +40,10 @@ from dasrec.metrics import (
     groups_of,
     with_directions,
 )
-from dasrec.models.base import Model, view_of
+from dasrec.models.base import Model
+from dasrec.results import Evaluation
 from dasrec.schema import ITEM, USER, USER_ID, USER_ITEMS, N
-from dasrec.scorers import Rankable, Vectors, model_of
+from dasrec.scorers import Rankable, Vectors
 from dasrec.split import Split
 from dasrec.typing import Bools, CsrBlock, Ints, Longs, Rng, Side
 
@@ -54,7 +60,7 @@ def evaluate(
     compat: str | None = None,
     groups: Mapping[str, Any] | None = None,
     allow_overlap: bool = False,
-) -> xr.Dataset:
+) -> Evaluation:
     """Measure a fitted model, or whatever ranks, on the test part of a split, eagerly.
 
     Every user with something to find gets a list over the whole catalogue without what is known of
@@ -85,7 +91,7 @@ def evaluate(
 
     Returns
     -------
-    xarray.Dataset
+    Evaluation, an xarray.Dataset
         One variable a metric: metrics of lists by ``n``, others without dims; with ``groups`` by
         ``user_group`` and ``item_group`` too, but ``calibration``, which compares the item groups.
         Attributes: ``model``, ``split``, ``n_users`` (evaluated), ``n_test``; ``seed`` if random,
@@ -114,15 +120,19 @@ def evaluate(
     known = groups_of(groups, split.train)
     job = plan_job(model, split, chosen, lengths, groups=known, compat=compat)
     parts = split.test.map_blocks(rank_block, USER_ITEMS, blocks.share(job), name="rank-block")
+    return _summed(job, split, parts)
+
+
+def _summed(job: Job, split: Split, parts: Sequence[dict[str, Any]]) -> Evaluation:
     sizes = {key: sum(part[key] for part in parts) for key in ("n_users", "n_test", "n_unlisted")}
     if sizes["n_test"] == 0:
-        raise InputError(_nothing_to_test(split))
+        raise InputError(nothing_to_test(split))
     if sizes["n_unlisted"] == 0:
         del sizes["n_unlisted"]
     sides = {f"{side}_group": each.names for side, each in job.groups.items()}
-    return xr.Dataset(
-        {metric.name: label(metric, parts, list(sides)) for metric in chosen},
-        coords=sides | {N: np.array(lengths)},
+    return Evaluation(
+        {metric.name: label(metric, parts, list(sides)) for metric in job.chosen},
+        coords=sides | {N: np.array(job.lengths)},
         attrs=facts_of_run(job, split) | sizes,
     )
 
@@ -162,31 +172,62 @@ def evaluate_users(
     lengths = check_lengths(n, n_items=split.train.n_items)
     job = plan_job(model, split, chosen, lengths, compat=compat)
     parts = split.test.map_blocks(value_block, USER_ITEMS, blocks.share(job), name="rank-block")
+    return _by_user(job, split, parts)
+
+
+def _by_user(job: Job, split: Split, parts: Sequence[dict[str, Any]]) -> xr.Dataset:
     numbers = np.concatenate([part[USER] for part in parts])
     if len(numbers) == 0:
-        raise InputError(_nothing_to_test(split))
-    dims = {metric.name: (USER, N) if metric.kind == "ranking" else (USER,) for metric in chosen}
+        raise InputError(nothing_to_test(split))
+    dims = {
+        metric.name: (USER, N) if metric.kind == "ranking" else (USER,)
+        for metric in job.chosen
+        if metric.values is not None
+    }
     return xr.Dataset(
         {name: (dim, np.concatenate([part[name] for part in parts])) for name, dim in dims.items()},
-        coords={USER_ID: (USER, split.train.user_ids.ids_of(numbers)), N: np.array(lengths)},
+        coords={USER_ID: (USER, split.train.user_ids.ids_of(numbers)), N: np.array(job.lengths)},
         attrs=facts_of_run(job, split),
     )
 
 
+def evaluate_both(
+    model: Rankable,
+    split: Split,
+    *,
+    n: int | Sequence[int] = 10,
+    metrics: Sequence[str] | None = None,
+    compat: str | None = None,
+    allow_overlap: bool = False,
+) -> tuple[Evaluation, xr.Dataset]:
+    """Return what :func:`evaluate` and :func:`evaluate_users` do, of lists that are made once.
+
+    Values of users are those of the metrics that are means over users, perhaps of none.
+    """
+    predicts_values = check_measurable(model, split, allow_overlap=allow_overlap)
+    chosen = choose_metrics(metrics, predicts_values=predicts_values, compat=compat)
+    job = plan_job(
+        model, split, chosen, check_lengths(n, n_items=split.train.n_items), compat=compat
+    )
+    parts = split.test.map_blocks(both_block, USER_ITEMS, blocks.share(job), name="rank-block")
+    sums, values = zip(*parts, strict=True)
+    return _summed(job, split, sums), _by_user(job, split, values)
+
+
 def evaluate_all(
     models: Sequence[Rankable], split: Split, *, n: int | Sequence[int] = 10
-) -> xr.Dataset:
+) -> Evaluation:
     """Evaluate several models, or whatever ranks, on one split, eagerly.
 
     Returns
     -------
-    xarray.Dataset
+    Evaluation, an xarray.Dataset
         As :func:`evaluate`, along a dim ``model``; NaN where a metric says nothing about a model.
     """
     measured = [evaluate(model, split, n=n) for model in models]
     names = pd.Index([each.attrs["model"] for each in measured], name="model")
     whole = xr.concat(measured, dim=names, data_vars="all", join="outer", combine_attrs="override")
-    return whole.drop_attrs(deep=False).assign_attrs(split=split.spec)
+    return Evaluation(whole.data_vars, whole.coords, attrs={"split": split.spec})
 
 
 def holdout(
@@ -229,7 +270,7 @@ def holdout(
     most, seed = check_count(users, name="users"), seed_of(rng)
     tested = np.flatnonzero(split.test.counts(USER_ITEMS)).astype(np.int32)
     if len(tested) == 0:
-        raise InputError(_nothing_to_test(split))
+        raise InputError(nothing_to_test(split))
     order = np.argsort(cell_uniform(seed, tested), kind="stable")
     chosen = np.sort(tested[order[:most]])
     fresh = np.zeros(len(chosen), np.bool_)
@@ -313,8 +354,8 @@ class _Holdout:
     def __call__(self, model: Model) -> float:
         """Measure a model fitted on the training part."""
         model.check_belongs(self.split.train)
-        _check_scale(model, self.split)
-        _check_trained_on(model, self.split)
+        check_scale(model, self.split)
+        check_trained_on(model, self.split)
         (metric,) = choose_metrics([self.metric], predicts_values=model.predicts_values)
         users, items = model.scoring_vectors()
         users = users[self.seen.numbers]
@@ -332,67 +373,3 @@ class _Holdout:
         parts = blocks.run(rank_block, arguments, name="holdout-block", progress=False)
         figure = float(label(metric, parts)[1].item())
         return -figure if metric.smaller else figure
-
-
-def as_record(evaluation: xr.Dataset) -> dict[str, Any]:
-    """Return an evaluation as one JSON-able object; ``metrics`` has keys like ``recall@20``.
-
-    Groups follow the name: ``recall/tail@20``.
-    """
-    figures: dict[str, float] = {}
-    for name, values in evaluation.data_vars.items():
-        for place in np.ndindex(values.shape):
-            value = values[place]
-            labels = "".join(f"/{value[dim].item()}" for dim in values.dims if dim != N)
-            length = f"@{int(value[N])}" if N in values.dims else ""
-            figures[f"{name}{labels}{length}"] = float(value)
-    return {**evaluation.attrs, "metrics": figures}
-
-
-def _nothing_to_test(split: Split) -> str:
-    return f"the split {split.spec} leaves nothing to test; choose a larger test part"
-
-
-def _check_scale(model: Model, split: Split) -> None:
-    """Refuse weights on another scale than the model learned, wherever they are looked at.
-
-    Ranking only asks what was used, so there a model may have learned from other weights.
-    """
-    learned, given = model.trained_on_["transforms"], view_of(split.train)["transforms"]
-    if learned != given and (model.predicts_values or split.folds_in):
-        msg = (
-            f"the model learned from weights transformed by {_names(learned)}, and those of "
-            f"{split.spec} are transformed by {_names(given)}; evaluate it on "
-            "split.transform(...), the split that it was fitted on"
-        )
-        raise MismatchError(msg)
-
-
-def _names(transforms: Sequence[Mapping[str, Any]]) -> str:
-    return ", ".join(str(each.get("transform")) for each in transforms) or "nothing"
-
-
-def _check_trained_on(model: Model, split: Split) -> None:
-    trained, wanted = model.trained_on_, view_of(split.train)
-    # more masks let less through: a part of the training part knows nothing of what is tested
-    is_part = trained["masks"][: len(wanted["masks"])] == wanted["masks"]
-    if trained["state"] != wanted["state"] or not is_part:
-        msg = (
-            f"the model was fitted on {trained['masks'] or 'the whole store'} of "
-            f"{trained['state']}, not on the training part of {split.spec}: it may know what "
-            "is tested. Fit it on split.train (dasrec fit --split), or pass allow_overlap=True "
-            "(--allow-overlap)"
-        )
-        raise MismatchError(msg)
-
-
-def check_measurable(given: Rankable, split: Split, *, allow_overlap: bool = False) -> bool:
-    """Refuse a model of something else; say whether scores are on the scale of the values."""
-    model = model_of(given)
-    if model is None:
-        return False
-    model.check_belongs(split.train)
-    _check_scale(model, split)
-    if not allow_overlap:
-        _check_trained_on(model, split)
-    return model.predicts_values

@@ -17,6 +17,7 @@ import xarray as xr
 from scipy import sparse
 
 from dasrec import blocks, files, memory, store, versions
+from dasrec.cards import Card, Carded, card_of_matrix
 from dasrec.clean import AuditStep, audit_dataset
 from dasrec.errors import InputError, MismatchError, StoreError
 from dasrec.kernels.csr import (
@@ -51,7 +52,7 @@ _FACTS = (
 
 
 @dataclass(frozen=True)
-class Interactions:
+class Interactions(Carded):
     """An interaction store, or the part of it that masks let through; read when asked for.
 
     Attributes
@@ -93,6 +94,9 @@ class Interactions:
             f"<Interactions: {self.n_users:,} users x {self.n_items:,} items, "
             f"{self.n_stored:,} stored{part}, {self.url}>"
         )
+
+    def _card(self) -> Card:
+        return card_of_matrix(self)
 
     @cached_property
     def user_ids(self) -> Vocabulary:

@@ -17,6 +17,7 @@ from dasrec.errors import InputError
 from dasrec.interactions import Interactions
 from dasrec.kernels.csr import indptr_of
 from dasrec.kernels.listing import list_unseen
+from dasrec.schema import USER_ITEMS
 from dasrec.typing import Ids, Ints, Longs
 from dasrec.vocabulary import Vocabulary
 
@@ -172,3 +173,18 @@ def _parts(url: str) -> list[str]:
         msg = f"{url} has no Parquet files; expected lists as recommend_all writes them"
         raise InputError(msg)
     return [files.join(url, name) for name in names]
+
+
+def rows_of_users(view: Interactions, numbers: Ints) -> Rows:
+    """Read the rows of some users, each block once, and lay them one after the other."""
+    users, place = np.unique(numbers, return_inverse=True)
+    rows: list[Ints] = []
+    for some in np.split(users, np.searchsorted(users, view.cuts(USER_ITEMS)[1:-1])):
+        if len(some):
+            block = view.read_rows(USER_ITEMS, int(some[0]), int(some[-1]) + 1)
+            starts, stops = block.indptr[some - some[0]], block.indptr[some - some[0] + 1]
+            # copies, since a slice would keep its whole block in memory
+            rows += [block.indices[a:b].copy() for a, b in zip(starts, stops, strict=True)]
+    found = [rows[each] for each in place]
+    lengths = np.array([len(row) for row in found], np.int64)
+    return indptr_of(lengths), np.concatenate([np.empty(0, np.int32), *found])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dasrec.errors import InputError
+from dasrec.errors import InputError, MismatchError
 from dasrec.interactions import Interactions
 from dasrec.kernels.csr import rows_of
 from dasrec.kernels.ranking import find_hits, win_shares
@@ -24,7 +24,7 @@ from dasrec.metrics import (
     tally,
     with_directions,
 )
-from dasrec.models.base import Model
+from dasrec.models.base import Model, view_of
 from dasrec.schema import ITEM, USER, USER_ITEMS, N
 from dasrec.scorers import Rankable, Sampled, Vectors, check_room, make_lists, model_of, scorer_of
 from dasrec.split import Split
@@ -113,38 +113,64 @@ def _fold_in(model: Model, split: Split, users: Floats) -> Floats:
 
 def rank_block(test: Interactions, side: Side, start: int, stop: int, job: Job) -> dict[str, Any]:
     """Measure one block of users; keys are metrics, and how many were measured."""
-    items = job.groups[ITEM].members() if ITEM in job.groups else ()
-    sums: dict[str, Any] = {}
-    for some in _see(test, side, start, stop, job):
-        users = job.groups[USER].members(some.users) if USER in job.groups else ()
-        found: dict[str, Any] = {
-            "n_users": len(some.users),
-            "n_test": len(some.truth.data),
-            "n_unlisted": 0 if some.ranked is None else int((some.ranked.n_listed == 0).sum()),
-        }
-        for metric in job.chosen:
-            block = some.what(metric)
-            found[metric.name] = tally(metric, block, job.lengths, users=users, items=items)
-        sums = {name: sums.get(name, 0) + each for name, each in found.items()}
-    return sums
+    return _added(_tallied(some, job) for some in _see(test, side, start, stop, job))
 
 
 def value_block(test: Interactions, side: Side, start: int, stop: int, job: Job) -> dict[str, Any]:
-    """Measure each user of one block; keys are metrics, and their numbers."""
-    parts = []
-    for some in _see(test, side, start, stop, job):
-        found: dict[str, Any] = {USER: some.users}
-        for metric in job.chosen:
-            block = some.what(metric)
-            assert metric.values is not None
-            assert isinstance(block, Ranked)
-            if metric.kind == "ranking":
-                each = [metric.values(block.cut(n)) for n in job.lengths]
-                found[metric.name] = np.stack(each, axis=1)
-            else:
-                found[metric.name] = metric.values(block)
-        parts.append(found)
+    """Measure each user of one block; keys are the metrics that can, and users' numbers."""
+    return _joined([_valued(some, job) for some in _see(test, side, start, stop, job)])
+
+
+def both_block(
+    test: Interactions, side: Side, start: int, stop: int, job: Job
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what :func:`rank_block` and :func:`value_block` do, of lists that are made once."""
+    found = [
+        (_tallied(some, job), _valued(some, job)) for some in _see(test, side, start, stop, job)
+    ]
+    sums, values = zip(*found, strict=True)
+    return _added(sums), _joined(values)
+
+
+def _added(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    sums: dict[str, Any] = {}
+    for part in parts:
+        sums = {name: sums.get(name, 0) + each for name, each in part.items()}
+    return sums
+
+
+def _joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _tallied(some: _Some, job: Job) -> dict[str, Any]:
+    """Add up what some users give to each metric."""
+    items = job.groups[ITEM].members() if ITEM in job.groups else ()
+    users = job.groups[USER].members(some.users) if USER in job.groups else ()
+    found: dict[str, Any] = {
+        "n_users": len(some.users),
+        "n_test": len(some.truth.data),
+        "n_unlisted": 0 if some.ranked is None else int((some.ranked.n_listed == 0).sum()),
+    }
+    for metric in job.chosen:
+        block = some.what(metric)
+        found[metric.name] = tally(metric, block, job.lengths, users=users, items=items)
+    return found
+
+
+def _valued(some: _Some, job: Job) -> dict[str, Any]:
+    """Return what each of some users gives to the metrics that are means over users."""
+    found: dict[str, Any] = {USER: some.users}
+    for metric in [metric for metric in job.chosen if metric.values is not None]:
+        block = some.what(metric)
+        assert metric.values is not None
+        assert isinstance(block, Ranked)
+        if metric.kind == "ranking":
+            each = [metric.values(block.cut(n)) for n in job.lengths]
+            found[metric.name] = np.stack(each, axis=1)
+        else:
+            found[metric.name] = metric.values(block)
+    return found
 
 
 class _Some(NamedTuple):
@@ -223,3 +249,54 @@ def label(
     dims += [N] if metric.kind == "ranking" else []
     figures = np.apply_along_axis(metric.finalize, -1, total)
     return tuple(dims), figures, {"formula": metric.formula}
+
+
+def nothing_to_test(split: Split) -> str:
+    """Return what to say of a split without a test part."""
+    return f"the split {split.spec} leaves nothing to test; choose a larger test part"
+
+
+def check_scale(model: Model, split: Split) -> None:
+    """Refuse weights on another scale than the model learned, wherever they are looked at.
+
+    Ranking only asks what was used, so there a model may have learned from other weights.
+    """
+    learned, given = model.trained_on_["transforms"], view_of(split.train)["transforms"]
+    if learned != given and (model.predicts_values or split.folds_in):
+        msg = (
+            f"the model learned from weights transformed by {_names(learned)}, and those of "
+            f"{split.spec} are transformed by {_names(given)}; evaluate it on "
+            "split.transform(...), the split that it was fitted on"
+        )
+        raise MismatchError(msg)
+
+
+def _names(transforms: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(str(each.get("transform")) for each in transforms) or "nothing"
+
+
+def check_trained_on(model: Model, split: Split) -> None:
+    """Refuse a model that may know what is tested."""
+    trained, wanted = model.trained_on_, view_of(split.train)
+    # more masks let less through: a part of the training part knows nothing of what is tested
+    is_part = trained["masks"][: len(wanted["masks"])] == wanted["masks"]
+    if trained["state"] != wanted["state"] or not is_part:
+        msg = (
+            f"the model was fitted on {trained['masks'] or 'the whole store'} of "
+            f"{trained['state']}, not on the training part of {split.spec}: it may know what "
+            "is tested. Fit it on split.train (dasrec fit --split), or pass allow_overlap=True "
+            "(--allow-overlap)"
+        )
+        raise MismatchError(msg)
+
+
+def check_measurable(given: Rankable, split: Split, *, allow_overlap: bool = False) -> bool:
+    """Refuse a model of something else; say whether scores are on the scale of the values."""
+    model = model_of(given)
+    if model is None:
+        return False
+    model.check_belongs(split.train)
+    check_scale(model, split)
+    if not allow_overlap:
+        check_trained_on(model, split)
+    return model.predicts_values

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -20,7 +20,7 @@ from dasrec.features import Features
 from dasrec.interactions import Interactions
 from dasrec.journal import resuming
 from dasrec.memory import block_cells, check_fits, gigabytes
-from dasrec.plan import room
+from dasrec.plan import Plan, room
 from dasrec.schema import ITEM_USERS, USER_ITEMS
 from dasrec.typing import CsrBlock, Side
 
@@ -121,8 +121,8 @@ MARK_BYTES = 5  # of each row of the other side, while those that are needed are
 FactorsIn = Literal["memory", "files", "ranges"]
 
 
-@dataclass(frozen=True)
-class FitPlan:
+@dataclass(frozen=True, repr=False)
+class FitPlan(Plan):
     """What :func:`plan_fit` foresees.
 
     Attributes
@@ -155,10 +155,6 @@ class FitPlan:
     data_bytes: int
     peak_bytes: int
     limit_bytes: int
-
-    def as_record(self) -> dict[str, Any]:
-        """Return the plan as a dict for JSON."""
-        return asdict(self)
 
 
 def plan_fit(

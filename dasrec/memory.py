@@ -112,3 +112,10 @@ def check_fits(need: int, *, limit: int, what: str, remedy: str) -> None:
 def gigabytes(size: int) -> str:
     """Write a size as people read it."""
     return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def readable(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record, its bytes as people read them."""
+    return {
+        key: gigabytes(value) if key.endswith("_bytes") else value for key, value in record.items()
+    }

@@ -2,30 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from dasrec.cards import told
+from dasrec.explain import explain
 from dasrec.interactions import Interactions
 from dasrec.models import Model
 from dasrec.report import (
     Section,
+    activity_curve,
     by_unit,
     certainty_table,
     difference_points,
+    fact_list,
+    heat_map,
     interval_points,
+    item_map,
     learning_curve,
     list_table,
     long_tail,
     metric_bars,
     metric_table,
+    reason_bars,
+    reason_table,
 )
-from dasrec.schema import ITEM, USER, N
+from dasrec.schema import ITEM, RANK, REASON, USER_ITEMS, N
+from dasrec.summaries import count_in_time, count_on_grid, count_tails, place_items
 
 SAMPLED_USERS = 5
+EXPLAINED_USERS = 3
+_MATRIX = (
+    "Who has most interactions comes first. A bin is the darker, the more of its cells are stored; "
+    "where nobody has used anything it is blank."
+)
+_MAP = "What is near is liked by the same users; the axes themselves mean nothing."
+_WHY = {
+    "contributions": (
+        "What user {user_id} would be recommended, and what each of their {n_seen} items adds to "
+        "a score: exactly, if the vectors of items are taken as they are."
+    ),
+    "cosine": (
+        "What user {user_id} would be recommended, and which of their {n_seen} items {model} sees "
+        "as most alike. Cosines do not add up to the score."
+    ),
+}
 _SHOWN = (
     "Split {split}. Every user with something to find gets a list over the full catalogue, "
     "without what is known of them."
@@ -38,25 +63,23 @@ _TESTS = {
 
 
 def describe(
-    interactions: Interactions, models: list[Model], evaluation: xr.Dataset | None
+    interactions: Interactions, models: Sequence[Model] = (), evaluation: xr.Dataset | None = None
 ) -> list[Section]:
-    """Return the sections of a page about a store and the models fitted on it."""
+    """Return the sections of a page about a store, and perhaps models fitted on it, eagerly."""
     density = interactions.n_stored / interactions.n_users / interactions.n_items
     text = (
         f"{interactions.n_users:,} users, {interactions.n_items:,} items, "
         f"{interactions.n_stored:,} interactions: {100 * density:.2f} % of the matrix."
     )
-    users = xr.DataArray(interactions.counts("user_items"), dims=USER)
-    items = xr.DataArray(interactions.counts("item_users"), dims=ITEM)
-    tails = (
-        long_tail(users, title="Interactions of each user"),
-        long_tail(items, title="Interactions of each item"),
-    )
+    counts = count_tails(interactions)
+    tails = (long_tail(counts["user_counts"]), long_tail(counts["item_counts"]))
     audit = interactions.audit.to_dataframe().reset_index()
-    sections = [
-        Section("The log", text=text, html=(audit.to_html(index=False, border=0),)),
-        Section("Long tails", figures=tails),
-    ]
+    sections = [Section("The log", text=text, html=(audit.to_html(index=False, border=0),))]
+    if interactions.has_timestamps:
+        drawn = activity_curve(count_in_time(interactions))
+        sections.append(Section("Activity", figures=(drawn,)))
+    sections.append(Section("Long tails", figures=tails))
+    sections.append(Section("The matrix", _MATRIX, (heat_map(count_on_grid(interactions)),)))
     learned = [model for model in models if hasattr(model, "history_")]
     if learned:
         curves = xr.concat(
@@ -68,6 +91,66 @@ def describe(
     if evaluation is not None:
         sections.append(_figures(evaluation))
     return sections
+
+
+def describe_model(
+    model: Model, seen: Interactions | None, *, titles: pd.Series | None = None
+) -> list[Section]:
+    """Return the sections of a page about a model, eagerly.
+
+    ``seen`` is what its users have; without it there are no lists. ``titles`` are those of items,
+    by id.
+    """
+    for each in vars(model).values():
+        if isinstance(each, xr.DataArray):
+            each.load()  # once, since all that follows needs it
+    trained = model.trained_on_
+    facts: dict[str, Any] = {
+        "knows": f"{len(model.user_ids_):,} users, {len(model.item_ids_):,} items",
+        "fitted on": trained["store"],
+        "part": ", ".join(told(mask) for mask in trained["masks"]) or "all of it",
+        "weights": ", ".join(each["transform"] for each in trained["transforms"]) or "as stored",
+        **model.get_params(),
+    }
+    sections = [Section("The model", html=(fact_list(facts),))]
+    if hasattr(model, "history_"):
+        sections.append(Section("Learning", figures=(learning_curve(model.history_),)))
+    factors = getattr(model, "item_factors_", None)
+    if factors is not None and factors.sizes["factor"] > 1:
+        items = place_items(model, interactions=seen)
+        if titles is not None:
+            items["title"] = (ITEM, _titled(items["item_id"].values, titles))
+        sections.append(Section("Items", _MAP, (item_map(items),)))
+    if seen is None:
+        missing = f"{trained['store']} is not there, or another by now: no lists can be shown."
+        return [*sections, Section("Lists", missing)]
+    if factors is None or trained["transforms"]:
+        return [*sections, sample_lists(model, seen, titles=titles)]
+    return [*sections, *_explained(model, seen, titles)]
+
+
+def _explained(model: Model, seen: Interactions, titles: pd.Series | None) -> list[Section]:
+    """Return a section a user, of a few who have something, spread over the vocabulary."""
+    active = np.flatnonzero(seen.counts(USER_ITEMS))
+    places = np.unique(np.linspace(0, len(active) - 1, EXPLAINED_USERS).astype(int))
+    sections = []
+    for user in seen.user_ids.ids_of(active[places]):
+        found = explain(model, seen, user_id=user, n=10, reasons=4)
+        if titles is not None:
+            found["title"] = (RANK, _titled(found["item_id"].values, titles))
+            reasons = found["reason_id"].values
+            named = _titled(reasons.reshape(-1), titles).reshape(reasons.shape)
+            found["reason_title"] = ((RANK, REASON), named)
+        text = _WHY[str(found.attrs["how"])].format(**found.attrs)
+        drawn, table = (reason_bars(found),), (reason_table(found),)
+        sections.append(Section(f"User {user}", text, drawn, table))
+    return sections
+
+
+def _titled(ids: Any, titles: pd.Series) -> Any:
+    """Return the titles of some ids, the ids themselves where there are none."""
+    shown = pd.Series(ids)
+    return shown.map(titles).where(shown.isin(titles.index), shown).astype(object).to_numpy()
 
 
 def _figures(evaluation: xr.Dataset) -> Section:

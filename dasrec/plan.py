@@ -9,9 +9,10 @@ import psutil
 from dask.utils import parse_bytes
 
 from dasrec import blocks, store
+from dasrec.cards import Card, Carded, sketch_share
 from dasrec.errors import BudgetError, InputError
 from dasrec.events import Events
-from dasrec.memory import block_cells, gigabytes, limit, piece_rows
+from dasrec.memory import block_cells, gigabytes, limit, piece_rows, readable
 
 # Measured as peaks of resident memory over what the process held before, on logs of integers and of
 # strings, with benchmarks/ingest.py.
@@ -25,8 +26,36 @@ STORED_CELL_BYTES = 3
 _STORED_TIME_BYTES = 6
 
 
-@dataclass(frozen=True)
-class IngestPlan:
+class Plan(Carded):
+    """Base of the plans, dataclasses that say how many tasks there are and how memory peaks."""
+
+    n_tasks: int
+    peak_bytes: int
+    limit_bytes: int
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the plan as a dict for JSON."""
+        record: dict[str, Any] = asdict(self)  # type: ignore[call-overload]  # subclasses are
+        return record
+
+    def readable(self) -> dict[str, Any]:
+        """Return the plan with its bytes as people read them."""
+        return readable(self.as_record())
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.n_tasks:,} tasks, {self._peak()}>"
+
+    def _peak(self) -> str:
+        return f"peak {gigabytes(self.peak_bytes)} of {gigabytes(self.limit_bytes)}"
+
+    def _card(self) -> Card:
+        facts = {key.replace("_", " "): value for key, value in self.readable().items()}
+        sketch = sketch_share(self.peak_bytes, self.limit_bytes, self._peak())
+        return Card(type(self).__name__, facts, sketches=(sketch,))
+
+
+@dataclass(frozen=True, repr=False)
+class IngestPlan(Plan):
     """What :func:`plan_ingest` foresees.
 
     Attributes
@@ -55,10 +84,6 @@ class IngestPlan:
     at_once: int
     peak_bytes: int
     limit_bytes: int
-
-    def as_record(self) -> dict[str, Any]:
-        """Return the plan as a dict for JSON."""
-        return asdict(self)
 
 
 def plan_ingest(events: Events, *, memory: str | int | None = None) -> IngestPlan:

@@ -260,11 +260,16 @@ def begin(
     return State(None, items, Priors(sides, weights))
 
 
-def fold_users(model: Any, interactions: Interactions, half: Half) -> Floats:
-    """Solve all users for a fitted model; those without interactions get what features say."""
+def for_users(model: Any, interactions: Interactions, half: Half) -> Half:
+    """Return the half-sweep that solves users of a fitted model precisely, with their features."""
     half = half.precise()
     if model.user_features:
         half = replace(half, prior=_user_prior(model, interactions, half.rotation))
+    return half
+
+
+def fold_users(interactions: Interactions, half: Half) -> Floats:
+    """Solve all users as :func:`for_users` says; features speak for those without interactions."""
     vectors = in_memory(sweep(interactions, USER_ITEMS, half).vectors)
     if half.prior is not None:
         for start, stop in pairwise(interactions.cuts(USER_ITEMS).tolist()):

@@ -22,11 +22,12 @@ FEATURES, FORGOTTEN = "features", "forgotten"
 
 # dimensions of labelled results
 FACTOR, ITERATION, RANK, N, STEP = "factor", "iteration", "rank", "n", "step"
-MODEL, METRIC = "model", "metric"
+MODEL, METRIC, REASON = "model", "metric", "reason"
 PART = "part"
+TIME, USER_BIN, ITEM_BIN = "time", "user_bin", "item_bin"
 
 # names of a dense label along the user or the item dimension
-USER_ID, ITEM_ID = "user_id", "item_id"
+USER_ID, ITEM_ID, REASON_ID = "user_id", "item_id", "reason_id"
 
 # what a pointer may point to
 INTERACTIONS_KIND, MODEL_KIND = "interactions", "model"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -23,7 +23,7 @@ from dasrec.kernels.topk import score_cells, select_cells, select_rows
 from dasrec.lists import Rows, read_lists, unseen
 from dasrec.memory import LISTED_CELLS, SCORE_CELLS, block_cells, check_fits, listed_users
 from dasrec.models.base import Model, rank_items
-from dasrec.plan import room
+from dasrec.plan import Plan, room
 from dasrec.schema import USER_ITEMS
 from dasrec.typing import Floats, Ints, Rng
 
@@ -277,8 +277,8 @@ def scorer_of(given: Any, interactions: Interactions) -> Any:
     raise InputError(msg)
 
 
-@dataclass(frozen=True)
-class RankPlan:
+@dataclass(frozen=True, repr=False)
+class RankPlan(Plan):
     """What :func:`plan_ranking` foresees.
 
     Attributes
@@ -299,10 +299,6 @@ class RankPlan:
     task_bytes: int
     peak_bytes: int
     limit_bytes: int
-
-    def as_record(self) -> dict[str, Any]:
-        """Return the plan as a dict for JSON."""
-        return asdict(self)
 
 
 def plan_ranking(

@@ -49,8 +49,8 @@ def list_versions(url: str) -> list[int]:
     return sorted(int(found[1]) for name in files.names(url) if (found := _POINTER.fullmatch(name)))
 
 
-def read_pointer(url: str, kind: str, version: int | None = None) -> Pointer:
-    """Find a version of ``url``, the latest if none is named.
+def read_pointer(url: str, kind: str | None, version: int | None = None) -> Pointer:
+    """Find a version of ``url``, the latest if none is named, of whatever kind if none is.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def read_pointer(url: str, kind: str, version: int | None = None) -> Pointer:
     return _parse_pointer(place, kind, versions[-1] if version is None else version)
 
 
-def _parse_pointer(place: str, kind: str, version: int) -> Pointer:
+def _parse_pointer(place: str, kind: str | None, version: int) -> Pointer:
     name = pointer_name(version)
     try:
         content = files.read_json(files.join(place, name))
@@ -89,12 +89,12 @@ def _parse_pointer(place: str, kind: str, version: int) -> Pointer:
             "Write it again with this version, or read it with the dasrec that wrote it"
         )
         raise StoreError(msg)
-    if content.get("kind") != kind:
+    if kind is not None and content.get("kind") != kind:
         msg = f"{place} holds {content.get('kind')!r}; expected {kind!r}"
         raise StoreError(msg)
     try:
         groups, facts = tuple(map(str, content["groups"])), dict(content["facts"])
-        return Pointer(place, kind, version, str(content["created"]), groups, facts)
+        return Pointer(place, str(content["kind"]), version, str(content["created"]), groups, facts)
     except (KeyError, TypeError, ValueError) as error:
         msg = f"{place}: {name} is damaged, it lacks {error}; write the store again"
         raise StoreError(msg) from error

@@ -156,3 +156,24 @@ def slopes(
         moved[cell] -= 2 * step
         found[place] = (up - objective(moved)) / (2 * step)
     return found
+
+
+# -- reasons ---------------------------------------------------------------------------------------
+
+
+def contributions(
+    targets: Doubles, rows: Doubles, weights: Doubles, goals: Doubles, system: Doubles
+) -> Doubles:
+    """Return (t' A^-1 v_j) c_j g_j with A = S + sum_j c_j v_j v_j', one pair after the other."""
+    full = system.astype(np.float64).copy()
+    for v, c in zip(rows, weights, strict=True):
+        for p in range(len(v)):
+            for q in range(len(v)):
+                full[p, q] += c * v[p] * v[q]
+    inverse = np.linalg.inv(full)
+    found = np.zeros((len(targets), len(rows)))
+    for i, t in enumerate(targets):
+        for j, v in enumerate(rows):
+            near = sum(t[p] * inverse[p, q] * v[q] for p in range(len(t)) for q in range(len(v)))
+            found[i, j] = near * weights[j] * goals[j]
+    return found

@@ -163,13 +163,6 @@ def test_compare_refuses_one_model_and_another_split(made: Path) -> None:
     assert leak.exit_code == 1
 
 
-def test_report_is_one_page(made: Path, tmp_path: Path) -> None:
-    page = tmp_path / "page.html"
-    arguments = ["--model", made / "model", "--split", "time:0.2", "--n", "5"]
-    good("report", made / "store", page, *arguments)
-    assert "Evaluation" in page.read_text()
-
-
 def test_info_doctor_and_upkeep(log: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     first = good("ingest", log, store, *COLUMNS)

@@ -29,7 +29,7 @@ from dasrec import (
     pages,
     report,
 )
-from dasrec.compare import as_records
+from dasrec.results import as_records
 from dasrec.testing import planted_matrix
 from tests.snippets import python_blocks, run_page
 

@@ -17,8 +17,9 @@ from scipy import sparse
 
 import dasrec
 from dasrec import ALS, Biases, ImplicitALS, InputError, Interactions, MismatchError, Model, Popular
-from dasrec.evaluate import as_record, evaluate_all
+from dasrec.evaluate import evaluate_all
 from dasrec.metrics import METRICS
+from dasrec.results import as_record
 from dasrec.testing import planted_matrix, planted_ratings
 from tests import references
 from tests import references_metrics as twins

@@ -13,8 +13,9 @@ from distributed import Client
 
 import dasrec
 from dasrec import ALS, InputError, Interactions, Popular
-from dasrec.evaluate import as_record, evaluate_users
+from dasrec.evaluate import evaluate_users
 from dasrec.metrics import METRICS, USUAL
+from dasrec.results import as_record
 from dasrec.testing import planted_matrix
 from tests import references
 from tests import references_metrics as twins

@@ -97,7 +97,7 @@ class TestLongTail:
         fig = report.long_tail(xr.DataArray([3, 1], dims="user"), title="Users")
         assert {type(fig.x_scale).__name__, type(fig.y_scale).__name__} == {"LogScale"}
         assert _labels(fig) == (
-            "Rank of the user (1 = most interactions; log scale)",
+            "Rank of the user (1 = most; log scale)",
             "Interactions per user (count; log scale)",
         )
         assert fig.sizing_mode == "stretch_width"
@@ -169,7 +169,7 @@ class TestMetricBars:
     def test_draws_the_ranking_metrics_at_one_length(self, evaluation: xr.Dataset) -> None:
         fig = report.metric_bars(evaluation, n=20)
         bars = {each.name: each.data_source.data for each in _glyphs(fig, VBar)}
-        assert bars["als"] == {"metric": ["recall", "ndcg"], "value": [0.3, 0.55]}
+        assert bars["als"] == {"place": ["recall", "ndcg"], "value": [0.3, 0.55]}
         assert bars["<popular>"]["value"] == [0.4, 0.65]
         assert fig.title.text == "Ranking metrics at n = 20"
         assert fig.y_range.start == 0

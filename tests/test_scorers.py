@@ -16,10 +16,11 @@ from distributed import Client
 
 import dasrec
 from dasrec import BudgetError, ImplicitALS, InputError, Sampled, Split, plan_ranking
-from dasrec.evaluate import as_record, evaluate_all, evaluate_users
+from dasrec.evaluate import evaluate_all, evaluate_users
 from dasrec.factors import LazyRows
 from dasrec.metrics import METRICS
 from dasrec.models.base import rank_items
+from dasrec.results import as_record
 from dasrec.scorers import SAMPLED_BIAS, Function, Scorer, Vectors, check_room
 from dasrec.testing import planted_matrix
 from tests import references

@@ -11,7 +11,7 @@ import click
 
 import dasrec
 from dasrec import cluster
-from dasrec.cli import features, models, plans, run, search, start, stores
+from dasrec.cli import features, models, plans, reports, run, search, start, stores
 from dasrec.cli.options import WHEN_STOPPED
 from dasrec.errors import DasrecError, LeakageWarning
 
@@ -81,7 +81,7 @@ for command in (
     models.evaluate_command,
     models.compare_command,
     models.recommend_command,
-    models.report_command,
+    reports.report_command,
     start.doctor_command,
 ):
     main.add_command(command)

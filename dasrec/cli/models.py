@@ -1,4 +1,4 @@
-"""Commands about splits and models: split, fit, evaluate, compare, recommend, report."""
+"""Commands about splits and models: split, fit, evaluate, compare, recommend."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from functools import partial
 from typing import Any, get_args
 
 import click
-import pandas as pd
 
 import dasrec
 from dasrec import files, pages, versions
 from dasrec.certainty import Test
-from dasrec.checks import check_columns
 from dasrec.cli.options import (
     MEMORY_HELP,
     WHEN_STOPPED,
@@ -22,15 +20,16 @@ from dasrec.cli.options import (
     overwrite_option,
     section_option,
     seed_option,
+    split_for,
 )
-from dasrec.compare import as_records
 from dasrec.console import show, show_comparison, show_facts, show_table
 from dasrec.errors import InputError
-from dasrec.evaluate import as_record, evaluate_all
-from dasrec.metrics import choose_metrics, metrics_of
+from dasrec.evaluate import evaluate_both
+from dasrec.metrics import choose_metrics
 from dasrec.models import MODELS
 from dasrec.recommend import DONE
 from dasrec.report import write_page
+from dasrec.results import as_record, as_records
 
 _parameter = partial(section_option, "Parameters of the model")
 _control = partial(section_option, "Course of the fit", default=None)
@@ -144,7 +143,7 @@ def fit_command(
     interactions = dasrec.open_interactions(store)
     split = None
     if split_text:
-        split = _split_for(_before(controls), interactions, split_text, seed)
+        split = split_for(_before(controls), interactions, split_text, seed)
         split = split.validation or split
         interactions = split.train
     if "monitor" in controls and split is not None:
@@ -208,17 +207,6 @@ def _before(controls: dict[str, Any]) -> dasrec.Model | None:
     return dasrec.load_model(place) if is_there else None
 
 
-def _split_for(
-    model: dasrec.Model | None, interactions: dasrec.Interactions, text: str, seed: int | None
-) -> dasrec.Split:
-    """Make the split; a random one by the seed that the model was fitted with, unless told."""
-    masks = [] if model is None else model.trained_on_["masks"]
-    seeds = [mask["seed"] for mask in masks if "seed" in mask]
-    return dasrec.parse_split(
-        interactions, text, rng=seed if seed is not None or not seeds else seeds[0]
-    )
-
-
 def _names(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> list[str] | None:
     del ctx, param
     return ",".join(given).split(",") if given else None
@@ -275,14 +263,13 @@ def evaluate_command(
         model.check_belongs(interactions)
     given = place if model is None else model
     ranked = given if sampled is None else dasrec.Sampled(given, sampled, seed or 0)
-    split = _split_for(model, interactions, split_text, seed)
+    split = split_for(model, interactions, split_text, seed)
     options: dict[str, Any] = {"n": n, "compat": compat, "allow_overlap": allow_overlap}
-    measured = dasrec.evaluate(ranked, split, metrics=metrics, **options)
-    if html is not None:
-        known = metrics_of(compat)
-        means = [str(name) for name in measured if known[str(name)].values is not None]
-        values = dasrec.evaluate_users(ranked, split, metrics=means, **options) if means else None
-        certainty = None if values is None else dasrec.intervals(values, rng=seed or 0)
+    if html is None:
+        measured = dasrec.evaluate(ranked, split, metrics=metrics, **options)
+    else:
+        measured, values = evaluate_both(ranked, split, metrics=metrics, **options)
+        certainty = dasrec.intervals(values, rng=seed or 0) if values.data_vars else None
         sections = pages.describe_evaluation(measured, certainty)
         write_page(html, title=f"dasrec: {measured.attrs['model']}", sections=sections)
     record = as_record(measured)
@@ -321,7 +308,7 @@ def compare_command(
     models = {place: dasrec.load_model(place) for place in places}
     for model in models.values():
         model.check_belongs(interactions)
-    split = _split_for(models[places[0]], interactions, split_text, seed)
+    split = split_for(models[places[0]], interactions, split_text, seed)
     compared = dasrec.compare(models, split, rng=seed or 0, **options)
     if html is not None:
         sections = pages.describe_comparison(compared)
@@ -353,48 +340,3 @@ def recommend_command(
     place = dasrec.recommend_all(model, seen, n=n, out=out, overwrite=overwrite)
     record = {"lists": place, "n": n, "n_users": seen.n_users}
     show(record, as_json=as_json, human=lambda: show_facts("Recommended", record))
-
-
-@click.command("report")
-@click.argument("store")
-@click.argument("out")
-@click.option("--model", "places", multiple=True, metavar="MODEL", help="May be repeated.")
-@click.option("--split", "split_text", metavar="SPLIT", help="Evaluate the models on it.")
-@lengths_option
-@click.option("--titles", metavar="CSV", help="Table with the columns item_id and title.")
-@as_json_option
-def report_command(
-    store: str,
-    out: str,
-    places: tuple[str, ...],
-    split_text: str | None,
-    n: tuple[int, ...],
-    titles: str | None,
-    as_json: bool,
-) -> None:
-    """Draw one self-contained HTML page about a store and models fitted on it.
-
-    \b
-    Example:  dasrec report my-store page.html --model my-model --split time:0.2
-    """
-    interactions = dasrec.open_interactions(store)
-    models = [dasrec.load_model(place) for place in places]
-    evaluation = None
-    if split_text and models:
-        split = _split_for(models[0], interactions, split_text, None)
-        evaluation = evaluate_all(models, split, n=n)
-    sections = pages.describe(interactions, models, evaluation)
-    known = _read_titles(titles) if titles else None
-    sections += [pages.sample_lists(model, interactions, titles=known) for model in models]
-    place = write_page(out, title=f"dasrec: {store}", sections=sections)
-    show({"report": place}, as_json=as_json, human=lambda: click.echo(place))
-
-
-def _read_titles(place: str) -> pd.Series:
-    try:
-        table = pd.read_csv(place)
-    except ValueError as error:
-        msg = f"{place} is not readable as CSV: {error}"
-        raise InputError(msg) from error
-    check_columns(list(table.columns), ("item_id", "title"), where=place)
-    return table.set_index("item_id")["title"]

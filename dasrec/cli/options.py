@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from dasrec.errors import InputError
-from dasrec.memory import gigabytes
+from dasrec.interactions import Interactions
 from dasrec.models import MODELS, Model
+from dasrec.split import Split, parse_split
 
 
 class SectionOption(click.Option):
@@ -76,8 +77,10 @@ def make_model(kind: str, seed: int | None, given: dict[str, Any]) -> Model:
     return MODELS[kind](**given, **({"rng": seed} if "rng" in known else {}))
 
 
-def readable(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a plan with its bytes as people read them."""
-    return {
-        key: gigabytes(value) if key.endswith("_bytes") else value for key, value in record.items()
-    }
+def split_for(
+    model: Model | None, interactions: Interactions, text: str, seed: int | None
+) -> Split:
+    """Make the split; a random one by the seed that the model was fitted with, unless told."""
+    masks = [] if model is None else model.trained_on_["masks"]
+    seeds = [mask["seed"] for mask in masks if "seed" in mask]
+    return parse_split(interactions, text, rng=seed if seed is not None or not seeds else seeds[0])

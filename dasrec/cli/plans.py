@@ -9,8 +9,9 @@ import click
 
 import dasrec
 from dasrec.checks import check_count
-from dasrec.cli.options import as_json_option, make_model, memory_option, readable
-from dasrec.console import show, show_facts
+from dasrec.cli.options import as_json_option, make_model, memory_option
+from dasrec.console import show, show_facts, show_plan
+from dasrec.memory import readable
 from dasrec.models import MODELS
 from dasrec.scale import CELL_RATE, Sizes, Workers, plan_scale
 
@@ -62,12 +63,10 @@ def plan_fit_command(
     check_count(parameters["factors"], name="factors")
     given = {name: value for name, value in parameters.items() if value is not None}
     model, interactions = make_model(kind, None, given), dasrec.open_interactions(store)
-    record = dasrec.plan_fit(
-        interactions, model=model, memory=memory, checkpoint=checkpoint
-    ).as_record()
-    facts = readable(record)
+    plan = dasrec.plan_fit(interactions, model=model, memory=memory, checkpoint=checkpoint)
+    facts = plan.readable()
     words = {word: facts[key] for key, word in _FIT_FACTS.items()}
-    show(record, as_json=as_json, human=lambda: show_facts("Plan", words))
+    show(plan.as_record(), as_json=as_json, human=lambda: show_facts("Plan", words))
 
 
 @plan_command.command("rank")
@@ -84,8 +83,8 @@ def plan_rank_command(store: str, factors: int, n: int, memory: str | None, as_j
     """
     check_count(factors, name="factors")
     interactions = dasrec.open_interactions(store)
-    record = dasrec.plan_ranking(interactions, factors=factors, n=n, memory=memory).as_record()
-    show(record, as_json=as_json, human=lambda: show_facts("Plan", readable(record)))
+    plan = dasrec.plan_ranking(interactions, factors=factors, n=n, memory=memory)
+    show_plan(plan, as_json=as_json)
 
 
 class _Count(click.ParamType[int]):

@@ -7,7 +7,7 @@ import click
 from dasrec import demo, doctor
 from dasrec.cli.options import as_json_option
 from dasrec.console import show, show_demo, show_health
-from dasrec.evaluate import as_record
+from dasrec.results import as_record
 
 
 @click.command("demo")

@@ -12,18 +12,18 @@ import click
 import numpy as np
 
 import dasrec
-from dasrec import files
+from dasrec import files, versions
 from dasrec.cli.options import (
     SectionCommand,
     as_json_option,
     memory_option,
     overwrite_option,
-    readable,
     section_option,
 )
-from dasrec.console import show, show_audit, show_facts
-from dasrec.errors import InputError, StoreError
+from dasrec.console import show, show_audit, show_facts, show_plan
+from dasrec.errors import InputError
 from dasrec.features import known_features
+from dasrec.schema import INTERACTIONS_KIND
 
 _column = partial(section_option, "Columns of the log", metavar="COL")
 _choice = partial(section_option, "Columns of the log", show_default=True)
@@ -155,8 +155,7 @@ def plan_ingest_command(
     \b
     Example:  dasrec plan ingest ratings.csv --user userId --item movieId --memory 2GB
     """
-    record = dasrec.plan_ingest(_cleaned(inputs, options), memory=memory).as_record()
-    show(record, as_json=as_json, human=lambda: show_facts("Plan", readable(record)))
+    show_plan(dasrec.plan_ingest(_cleaned(inputs, options), memory=memory), as_json=as_json)
 
 
 def _cleaned(inputs: Sequence[str], options: dict[str, Any]) -> dasrec.Events:
@@ -255,11 +254,9 @@ def info_command(place: str, as_json: bool) -> None:
     \b
     Example:  dasrec info my-store
     """
-    try:
+    if versions.read_pointer(place, None).kind == INTERACTIONS_KIND:
         record = _store_record(dasrec.open_interactions(place))
-    except StoreError as error:
-        if "expected 'interactions'" not in str(error):
-            raise
+    else:
         model = dasrec.load_model(place)
         record = {
             "model": model.name,

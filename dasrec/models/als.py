@@ -22,7 +22,7 @@ from dasrec.interactions import Interactions
 from dasrec.models.alternating import Alternating
 from dasrec.models.base import label, label_factors
 from dasrec.models.rated import Rated
-from dasrec.priors import fold_users
+from dasrec.priors import fold_users, for_users
 from dasrec.schema import ITEM, USER
 from dasrec.sweeps import Half, Solver, Swept
 from dasrec.typing import Floats, Rng, Side
@@ -162,12 +162,16 @@ class ImplicitALS(Alternating):
 
     def fold_in(self, interactions: Interactions) -> Floats:
         """Solve every user's vector from these interactions, items held fixed."""
+        return np.asarray(_with_fallback(fold_users(interactions, self.folding(interactions))))
+
+    def folding(self, interactions: Interactions) -> Half:
+        """Describe how :meth:`fold_in` solves users."""
         self.check_belongs(interactions)
         items = self.item_factors_.values
         # items that nobody had used take no part in what all users share
         half = self._half(items * (self.item_shares_.values > 0)[:, None], None, len(items))
         half = replace(half, vectors=rotate(items, half.rotation))
-        return np.asarray(_with_fallback(fold_users(self, interactions, half)))
+        return for_users(self, interactions, half)
 
 
 class ALS(Rated, Alternating):
@@ -279,9 +283,13 @@ class ALS(Rated, Alternating):
 
     def fold_in(self, interactions: Interactions) -> Floats:
         """Solve every user's vector and bias from these interactions, items held fixed."""
+        return np.asarray(self._with_mean(fold_users(interactions, self.folding(interactions))))
+
+    def folding(self, interactions: Interactions) -> Half:
+        """Describe how :meth:`fold_in` solves users."""
         self.check_belongs(interactions)
         half = self._half(self._item_side(), None, interactions.n_items)
-        return np.asarray(self._with_mean(fold_users(self, interactions, half)))
+        return for_users(self, interactions, half)
 
 
 def _with_fallback(users: Any) -> Any:

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from dasrec import blocks, files, store, versions
+from dasrec.cards import card_of_model
 from dasrec.checks import check_lengths
 from dasrec.errors import InputError, MismatchError
 from dasrec.factors import ROWS
 from dasrec.interactions import Interactions
-from dasrec.kernels.csr import indptr_of
 from dasrec.kernels.listing import Catalogue, as_they_are, by_length
 from dasrec.kernels.topk import PANEL, rank_rows
+from dasrec.lists import rows_of_users
 from dasrec.memory import TILE_CELLS
-from dasrec.schema import FACTOR, ITEM, ITEM_ID, MODEL_KIND, RANK, USER, USER_ID, USER_ITEMS
+from dasrec.schema import FACTOR, ITEM, ITEM_ID, MODEL_KIND, RANK, USER, USER_ID
 from dasrec.training import Training
 from dasrec.typing import Floats, Ids, Ints, Longs
 from dasrec.vocabulary import Vocabulary
@@ -91,6 +92,10 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
             self.__dict__ = before
             raise
         return self
+
+    def _html_repr(self) -> str:
+        # where scikit-learn's base looks for what a notebook shows
+        return card_of_model(self).to_html()
 
     @abstractmethod
     def _check(self) -> None:
@@ -163,7 +168,7 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
         hidden = None
         if seen is not None:
             self.check_belongs(seen)
-            hidden = _rows(seen, numbers)
+            hidden = rows_of_users(seen, numbers)
         best, scores = rank_items(users[numbers], items, length, hidden)
         none: Any = -1 if self.item_ids_.dtype == np.int64 else None
         names = np.where(best >= 0, self.item_ids_.ids[best], none)
@@ -364,18 +369,3 @@ def plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
         key: None if isinstance(value, np.random.Generator) else json.loads(json.dumps(value))
         for key, value in parameters.items()
     }
-
-
-def _rows(view: Interactions, numbers: Ints) -> tuple[Longs, Ints]:
-    """Read the rows of some users, each block once, and lay them one after the other."""
-    users, place = np.unique(numbers, return_inverse=True)
-    rows: list[Ints] = []
-    for some in np.split(users, np.searchsorted(users, view.cuts(USER_ITEMS)[1:-1])):
-        if len(some):
-            block = view.read_rows(USER_ITEMS, int(some[0]), int(some[-1]) + 1)
-            ends = (block.indptr[some - some[0] + more] for more in (0, 1))
-            # copies, since a slice would keep its whole block in memory
-            rows += [block.indices[a:b].copy() for a, b in zip(*ends, strict=True)]
-    found = [rows[each] for each in place]
-    lengths = np.array([len(row) for row in found], np.int64)
-    return indptr_of(lengths), np.concatenate([np.empty(0, np.int32), *found])

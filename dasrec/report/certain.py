@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -14,24 +13,11 @@ from bokeh.transform import dodge
 
 from dasrec.checks import check_choice
 from dasrec.errors import InputError
-from dasrec.report.base import (
-    NOT_MEASURED,
-    PALETTE,
-    draw_legend,
-    make_figure,
-    names_of,
-    with_models,
-)
+from dasrec.report.base import FRACTION, PALETTE, UNITS, draw_legend, make_figure
 from dasrec.schema import METRIC, MODEL, N
+from dasrec.tables import names_of, with_models
 
 _MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "hex", "star")
-_UNITS = {
-    "calibration": "nats",
-    "novelty": "bits",
-    "popularity": "interactions",
-    "popularity_ratio": "ratio",
-}
-_FRACTION = "fraction"  # all other metrics
 _VALUE = ("value", "low", "high")
 _DIFFERENCE = ("difference", "difference_low", "difference_high")
 
@@ -88,7 +74,7 @@ def _at_length(measured: xr.Dataset, n: int | None, names: tuple[str, ...]) -> x
 
 def _draw(chosen: xr.Dataset, names: tuple[str, ...], *, title: str, label: str) -> figure:
     metrics = [str(name) for name in chosen[METRIC].values]
-    units = dict.fromkeys(_UNITS.get(name, _FRACTION) for name in metrics)
+    units = dict.fromkeys(UNITS.get(name, FRACTION) for name in metrics)
     level = 100 * chosen.attrs["level"]
     fig = make_figure(
         f"{title} at n = {chosen[N].item()}, with {level:g} % intervals",
@@ -122,64 +108,8 @@ def _draw(chosen: xr.Dataset, names: tuple[str, ...], *, title: str, label: str)
 
 def by_unit(measured: xr.Dataset) -> list[xr.Dataset]:
     """Return the metrics of each unit by themselves, since they do not go on one axis."""
-    units = [_UNITS.get(str(name), _FRACTION) for name in measured[METRIC].values]
+    units = [UNITS.get(str(name), FRACTION) for name in measured[METRIC].values]
     return [
         measured.isel({METRIC: [place for place, each in enumerate(units) if each == unit]})
         for unit in dict.fromkeys(units)
     ]
-
-
-def certainty_table(measured: xr.Dataset) -> str:
-    """Return an escaped HTML table: a row a metric, length and model, with intervals and p-values.
-
-    ``measured`` is what :func:`dasrec.compare` or :func:`dasrec.intervals` returns. Differences
-    that are more than chance at its level, corrected for the number of models, are bold.
-    """
-    whole = with_models(measured)
-    level = f"{100 * measured.attrs['level']:g} % interval"
-    heads = ["Metric", "Model", "Mean", level]
-    compared = _DIFFERENCE[0] in whole
-    if compared:
-        heads += ["Difference", level, "p", "p (Holm)"]
-    head = "".join(
-        f'<th scope="col"{" class='number'" if place > 1 else ""}>{escape(text)}</th>'
-        for place, text in enumerate(heads)
-    )
-    groups = ""
-    for metric in whole[METRIC].values:
-        for n in whole[N].values:
-            rows, name = "", escape(f"{metric}@{n}")
-            start = f'<th scope="rowgroup" rowspan="{whole.sizes[MODEL]}">{name}</th>'
-            for model in range(whole.sizes[MODEL]):
-                cell = whole.isel({MODEL: model}).sel({METRIC: metric, N: n})
-                rows += f"<tr>{start}{_cells(cell, compared=compared)}</tr>\n"
-                start = ""  # the cell of the metric spans all rows
-            groups += f"<tbody>\n{rows}</tbody>\n"
-    return f'<table class="lists">\n<thead><tr>{head}</tr></thead>\n{groups}</table>'
-
-
-def _cells(cell: xr.Dataset, *, compared: bool) -> str:
-    at = {str(name): float(each) for name, each in cell.data_vars.items()}
-    texts = [_number(at["value"]), _range(at["low"], at["high"])]
-    if compared:
-        difference = _number(at["difference"], sign="+")
-        if at["p_holm"] <= 1 - cell.attrs["level"]:
-            difference = f"<strong>{difference}</strong>"
-        texts += [difference, _range(at["difference_low"], at["difference_high"], sign="+")]
-        texts += [_chance(at[name]) for name in ("p", "p_holm")]
-    numbers = "".join(f'<td class="number">{text}</td>' for text in texts)
-    return f"<td>{escape(str(cell[MODEL].item()))}</td>{numbers}"
-
-
-def _number(value: float, *, sign: str = "") -> str:
-    return f"{value:{sign}.4f}" if np.isfinite(value) else NOT_MEASURED
-
-
-def _range(low: float, high: float, *, sign: str = "") -> str:
-    if np.isnan(low):
-        return NOT_MEASURED
-    return f"{_number(low, sign=sign)} to {_number(high, sign=sign)}"
-
-
-def _chance(p: float) -> str:
-    return "&lt; 0.0001" if p < 0.00005 else _number(p)

@@ -10,27 +10,26 @@ from bokeh.models import BasicTicker, BasicTickFormatter, ColumnDataSource, Fact
 from bokeh.models.annotations import BoxAnnotation, Label
 from bokeh.models.formatters import NumeralTickFormatter
 from bokeh.plotting import figure
-from bokeh.transform import dodge
 from numpy.typing import NDArray
 
 from dasrec.checks import check_choice
 from dasrec.errors import InputError
 from dasrec.report.base import (
-    HATCHES,
     PALETTE,
     TEXT,
+    Bars,
+    draw_bars,
     draw_legend,
     make_figure,
-    names_of,
-    with_models,
 )
-from dasrec.schema import ITERATION, MODEL, N
+from dasrec.schema import ITERATION, METRIC, MODEL, N
+from dasrec.tables import names_of, with_models
 
 _DASHES = ("solid", "dashed", "dotted", "dotdash")
 _MOST_POINTS = 2000
 
 
-def long_tail(counts: xr.DataArray, *, title: str) -> figure:
+def long_tail(counts: xr.DataArray, *, title: str | None = None) -> figure:
     """Draw how unevenly interactions fall on users or items: counts by rank, both logarithmic.
 
     The tenth that has most is shaded, and its share of all interactions written beside. At most
@@ -40,7 +39,8 @@ def long_tail(counts: xr.DataArray, *, title: str) -> figure:
     ----------
     counts : xarray.DataArray of shape (n,), whole numbers of 0 or more
         Interactions of each user or item; the name of its dim labels the axes. Computed now.
-    title : str
+    title : str, optional
+        By default of whom the interactions are.
 
     Raises
     ------
@@ -55,8 +55,8 @@ def long_tail(counts: xr.DataArray, *, title: str) -> figure:
     n_used = int(np.count_nonzero(ranked))
     ranks = np.unique(np.geomspace(1, n_used, _MOST_POINTS).round().astype(np.int64))
     fig = make_figure(
-        title,
-        x_label=f"Rank of the {entity} (1 = most interactions; log scale)",
+        f"Interactions of each {entity}" if title is None else title,
+        x_label=f"Rank of the {entity} (1 = most; log scale)",
         y_label=f"Interactions per {entity} (count; log scale)",
         axes={"x_axis_type": "log", "y_axis_type": "log"},
     )
@@ -146,8 +146,9 @@ def metric_bars(evaluation: xr.Dataset, *, n: int | None = None) -> figure:
     Parameters
     ----------
     evaluation : xarray.Dataset
-        What :func:`dasrec.evaluate` returns, or several of them along a dim ``model``. Metrics with
-        a dim ``n`` are drawn on one axis: choose those of one scale.
+        What :func:`dasrec.evaluate` returns, or several of them along a dim ``model``; or what
+        :func:`dasrec.compare` or :func:`dasrec.intervals` returns: then bars have intervals.
+        Metrics with a dim ``n`` are drawn on one axis: choose those of one scale.
     n : int, optional
         Length of the lists; by default the first there is.
 
@@ -157,41 +158,36 @@ def metric_bars(evaluation: xr.Dataset, *, n: int | None = None) -> figure:
         No metric has a dim ``n``, or none was measured at this one.
     """
     measured = with_models(evaluation)
-    names = [str(name) for name, each in measured.data_vars.items() if N in each.dims]
+    certain = METRIC in measured.dims and {"value", "low", "high"} <= {*measured.data_vars}
+    if certain:
+        names = [str(name) for name in measured[METRIC].values]
+    else:
+        names = [str(name) for name, each in measured.data_vars.items() if N in each.dims]
     if not names:
         msg = f"evaluation holds {list(measured.data_vars)}; expected a metric with the dim 'n'"
         raise InputError(msg)
     lengths = measured[N].values.tolist()
     length = check_choice(lengths[0] if n is None else n, name="n", choices=lengths)
-    chosen = measured[names].sel({N: length})
-    models = names_of(chosen)
+    chosen = measured.sel({N: length})
+    level = f", with {100 * measured.attrs['level']:g} % intervals" if certain else ""
     fig = make_figure(
-        f"Ranking metrics at n = {length}",
+        f"Ranking metrics at n = {length}{level}",
         x_label="Metric",
         y_label="Value (fraction)",
         axes={"x_range": FactorRange(factors=names, range_padding=0.05)},
     )
-    glyphs = []
-    width = 0.84 / len(models)
-    for place, model in enumerate(models):
-        values = [float(chosen[name].isel({MODEL: place})) for name in names]
-        source = ColumnDataSource({"metric": names, "value": values})
-        bars = fig.vbar(
-            x=dodge("metric", (place + 0.5) * width - 0.42, range=fig.x_range),
-            top="value",
-            width=0.9 * width,
-            source=source,
-            color=PALETTE[place % len(PALETTE)],
-            hatch_pattern=HATCHES[place // len(PALETTE) % len(HATCHES)],
-            hatch_color="white",
-            name=model,
-        )
-        glyphs.append((bars,))
-    tips = [("model", "$name"), ("metric", "@metric"), ("value", "@value{0.0000}")]
-    fig.add_tools(HoverTool(tooltips=tips))
-    fig.y_range.update(start=0)
-    fig.height = 440  # the names of metrics and models need some of it
-    fig.xgrid.grid_line_color = None
-    fig.xaxis.major_label_orientation = 0.7 if len(names) > 3 else "horizontal"
+    series = []
+    for place, model in enumerate(names_of(chosen)):
+        at = chosen.isel({MODEL: place})
+        if certain:
+            ends = (at[key].values.tolist() for key in ("value", "low", "high"))
+            series.append(Bars(model, *ends))
+        else:
+            series.append(Bars(model, [float(at[name]) for name in names]))
+    glyphs = draw_bars(fig, names, series)
+    tips = [("model", "$name"), ("metric", "@place"), ("value", "@value{0.0000}")]
+    if certain:
+        tips.append(("interval", "@low{0.0000} to @high{0.0000}"))
+    fig.add_tools(HoverTool(tooltips=tips, renderers=[bars for bars, *_ in glyphs]))
     draw_legend(fig, glyphs)
     return fig

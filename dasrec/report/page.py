@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 from bokeh.embed import file_html
 from bokeh.plotting import figure
@@ -23,13 +24,14 @@ class Section:
     Attributes
     ----------
     heading, text : str
-        Plain; escaped when written. An empty line begins a paragraph.
+        Plain; escaped when written. An empty line begins a paragraph. Without a heading the title
+        of the first figure stands in the table of contents.
     figures : tuple of bokeh.plotting.figure
     html : tuple of str
         Fragments that are safe already, as :func:`metric_table` and :func:`list_table` return.
     """
 
-    heading: str
+    heading: str = ""
     text: str = ""
     figures: tuple[figure, ...] = ()
     html: tuple[str, ...] = ()
@@ -42,12 +44,20 @@ class Section:
             raise InputError(msg)
 
     @property
+    def label(self) -> str:
+        """How the table of contents calls it."""
+        titles: list[Any] = [each.title for each in self.figures if each.title]
+        return self.heading or (str(titles[0].text) if titles else "")
+
+    @property
     def paragraphs(self) -> tuple[str, ...]:
         """The text, cut at empty lines."""
         return tuple(part.strip() for part in self.text.split("\n\n") if part.strip())
 
 
-def write_page(out: str | os.PathLike[str], *, title: str, sections: Sequence[Section]) -> str:
+def write_page(
+    out: str | os.PathLike[str], *, title: str, sections: Sequence[Section | figure]
+) -> str:
     """Write one HTML file that needs nothing else, at once; return its place.
 
     Parameters
@@ -55,7 +65,7 @@ def write_page(out: str | os.PathLike[str], *, title: str, sections: Sequence[Se
     out : path or fsspec URL
         An older page there stays until the new one is whole.
     title : str
-    sections : sequence of Section
+    sections : sequence of Section, or of bare figures
         With two or more there is a table of contents.
 
     Returns
@@ -70,13 +80,14 @@ def write_page(out: str | os.PathLike[str], *, title: str, sections: Sequence[Se
     DiskError
         The place is full or may not be written.
     """
-    figures = [each for section in sections for each in section.figures]
+    whole = [each if isinstance(each, Section) else Section(figures=(each,)) for each in sections]
+    figures = [each for section in whole for each in section.figures]
     if len({each.id for each in figures}) < len(figures):
         msg = "a figure occurs twice on the page; draw it again for its second place"
         raise InputError(msg)
     source = resources.files("dasrec").joinpath("templates/report.html").read_text("utf-8")
     template = Environment(autoescape=True, trim_blocks=True).from_string(source)
-    parts = {"sections": sections}
+    parts = {"sections": whole}
     if figures:
         page = file_html(figures, INLINE, title, template=template, template_variables=parts)
     else:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from dasrec.cards import Card, Carded
 from dasrec.errors import InputError, MismatchError
 from dasrec.interactions import Interactions
 from dasrec.kernels.hashing import mix
@@ -41,8 +42,8 @@ class Part:
         return {"mask": type(self).__name__} | asdict(self)
 
 
-@dataclass(frozen=True)
-class Split:
+@dataclass(frozen=True, repr=False)
+class Split(Carded):
     """A division of one store.
 
     Attributes
@@ -69,6 +70,25 @@ class Split:
     test: Interactions
     seed: int | None = None
     validation: Split | None = None
+
+    def __repr__(self) -> str:
+        shape = f"{self.train.n_users:,} users x {self.train.n_items:,} items"
+        return f"<Split {self.spec} of {shape}, {self.train.url}>"
+
+    def _card(self) -> Card:
+        matrix = self.train._card()
+        knows = {True: "perhaps later moments than some tested", False: "nothing later", None: None}
+        facts = {
+            "store": self.train.url,
+            "shape": matrix.facts["shape"],
+            "trained on": matrix.facts["part"],
+            "tested on": self.test._card().facts["part"],
+            "validation": None if self.validation is None else self.validation.spec,
+            "seed": self.seed,
+            "training knows": knows[self.leaks_time],
+            "held-out users": "folded in" if self.folds_in else None,
+        }
+        return Card(f"Split {self.spec}", facts, sketches=matrix.sketches)
 
     @property
     def folds_in(self) -> bool:

@@ -9,10 +9,11 @@ import xarray as xr
 
 from dasrec import files
 from dasrec.compare import compare
-from dasrec.evaluate import as_record, evaluate
+from dasrec.evaluate import evaluate
 from dasrec.interactions import Interactions
 from dasrec.metrics import METRICS
 from dasrec.models import Model, Popular, load_model
+from dasrec.results import as_record
 from dasrec.scorers import Rankable, Vectors
 from dasrec.training import Training
 from dasrec.workflow.base import Facts, key_of
