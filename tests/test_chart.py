@@ -104,7 +104,7 @@ def test_old_servers_get_the_versions_that_they_know() -> None:
 WHO_MAKES = {
     ("job", True): {"DaskJob"},
     ("job", False): {"Deployment", "Job"},
-    ("cron", True): {"DaskCluster", "CronJob"},
+    ("cron", True): {"CronJob"},
     ("cron", False): {"Deployment", "CronJob"},
     ("cluster", True): {"DaskCluster"},
     ("cluster", False): {"Deployment"},
@@ -206,19 +206,39 @@ def test_selectors_find_their_pods(chart: tuple[str, bool, list[Object]]) -> Non
     assert ("dask-operator" in admitted) == operator
 
 
-def test_only_a_notebook_with_the_operator_has_rights(
-    chart: tuple[str, bool, list[Object]],
-) -> None:
+def test_only_who_makes_clusters_has_rights(chart: tuple[str, bool, list[Object]]) -> None:
     mode, operator, objects = chart
-    has_rights = mode == "notebook" and operator
+    makes = operator and mode in ("cron", "notebook")
     kinds = {each["kind"] for each in objects}
-    assert ("Role" in kinds) == ("RoleBinding" in kinds) == has_rights
+    assert ("Role" in kinds) == ("RoleBinding" in kinds) == makes
     assert not kinds & {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
     for labels, spec in pods(objects):
-        notebook = labels["app.kubernetes.io/component"] == "notebook"
-        assert spec["automountServiceAccountToken"] == (has_rights and notebook)
+        runner = labels["app.kubernetes.io/component"] in ("notebook", "run", "check")
+        assert spec["automountServiceAccountToken"] == (makes and runner)
+        assert spec["serviceAccountName"] == "rel-dasrec" + "-clusters" * (makes and runner)
     for each in by_kind(objects, "Role"):
         assert all("*" not in rule["verbs"] + rule["resources"] for rule in each["rules"])
+
+
+@pytest.mark.parametrize("mode", ["cron", "notebook"])
+def test_a_run_makes_clusters_like_those_of_the_chart(mode: str) -> None:
+    objects = rendered(mode, operator=True)
+    (file,) = [each for each in by_kind(objects, "ConfigMap") if "cluster.yaml" in each["data"]]
+    made = yaml.safe_load(file["data"]["cluster.yaml"])
+    validate(made["spec"] | {"metadata": {"name": "x"}}, "1.33")
+    (stands,) = by_kind(rendered("cluster", operator=True), "DaskCluster")
+    made["spec"]["spec"]["scheduler"]["service"]["selector"] = {}
+    stands["spec"]["scheduler"]["service"]["selector"] = {}
+    assert made["spec"]["spec"] == stands["spec"]
+    (runner,) = [
+        spec
+        for labels, spec in pods(objects)
+        if "-clusters" in spec["serviceAccountName"]
+        and labels["app.kubernetes.io/component"] != "check"
+    ]
+    assert {"name": "config", "mountPath": "/etc/dasrec", "readOnly": True} in (
+        runner["containers"][0]["volumeMounts"]
+    )
 
 
 def test_names_are_unique_and_short(chart: tuple[str, bool, list[Object]]) -> None:
@@ -232,23 +252,27 @@ def test_names_are_unique_and_short(chart: tuple[str, bool, list[Object]]) -> No
         )
 
 
-def test_the_run() -> None:
-    command = ["dasrec", "--cluster", "tcp://rel-dasrec-scheduler:8786", "run"]
-    command += ["/etc/dasrec/workflow.yaml", "--resume", "--set", "a=1"]
-    for mode in ("job", "cron"):
-        for operator in (False, True):
-            objects = rendered(mode, 'workflow.set=["a=1"]', operator=operator)
-            (file,) = by_kind(objects, "ConfigMap")
-            assert file["data"] == {"workflow.yaml": "steps: []"}
-            (run,) = [
-                spec
-                for labels, spec in pods(objects)
-                if labels["app.kubernetes.io/component"] == "run"
-            ]
-            assert run["containers"][0]["command"][-8:] == command
-            assert run["restartPolicy"] == "Never"
-            volumes = {each["name"]: each for each in run["volumes"]}
-            assert volumes["workflow"]["configMap"] == {"name": file["metadata"]["name"]}
+@pytest.mark.parametrize("operator", [False, True])
+@pytest.mark.parametrize("mode", ["job", "cron"])
+def test_the_run(mode: str, operator: bool) -> None:
+    makes = mode == "cron" and operator
+    where = "/etc/dasrec/cluster.yaml" if makes else "tcp://rel-dasrec-scheduler:8786"
+    command = ["dasrec", "--cluster", where, "run", "/etc/dasrec/workflow.yaml", "--resume"]
+    objects = rendered(mode, 'workflow.set=["a=1"]', operator=operator)
+    file = by_kind(objects, "ConfigMap")[0]
+    assert file["data"] == {"workflow.yaml": "steps: []"}
+    (run,) = [s for labels, s in pods(objects) if labels["app.kubernetes.io/component"] == "run"]
+    assert run["containers"][0]["command"][-8:] == [*command, "--set", "a=1"]
+    assert run["restartPolicy"] == "Never"
+    assert ("initContainers" in run) == (not makes)
+    (config,) = [each["projected"] for each in run["volumes"] if each["name"] == "config"]
+    assert config["sources"][0] == {"configMap": {"name": file["metadata"]["name"]}}
+
+
+def test_a_cron_may_use_a_cluster_that_stands() -> None:
+    objects = rendered("cron", "cron.ownCluster=false", operator=True)
+    assert by_kind(objects, "DaskCluster")
+    assert not by_kind(objects, "Role")
 
 
 def test_a_changed_cluster_gets_a_new_name_and_a_scaled_one_does_not() -> None:

@@ -14,8 +14,8 @@ find "$site" -depth -type d -name tests -exec rm -rf {} +
 find "$site" -type f \( -name '*.pyi' -o -name '*.px[di]' -o -name '*.pyx' -o -name '*.h' \
     -o -name '*.c' -o -name '*.cpp' -o -name '*.a' -o -name '*.map' \) -delete
 rm -rf "$site"/pyarrow/include "$site"/pyarrow/src
-# remote calls and query plans of Arrow
-rm -f "$site"/pyarrow/*_flight* "$site"/pyarrow/*substrait*
+# remote calls of Arrow
+rm -f "$site"/pyarrow/*_flight*
 # scripts of Bokeh for who debugs them
 find "$site/bokeh/server/static/js" -name '*.js' ! -name '*.min.js' -delete
 # Amazon's services but for S3 and how one signs in

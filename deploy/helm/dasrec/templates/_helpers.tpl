@@ -42,9 +42,16 @@ app.kubernetes.io/component: {{ last . }}
 {{- if or (eq .Values.operator.use "always") (and $known (eq .Values.operator.use "auto")) }}true{{ end }}
 {{- end }}
 
-{{/* "true" if this release has a scheduler and workers: a notebook makes its own by the operator. */}}
+{{/* "true" if a notebook, or each run, makes clusters by the operator. */}}
+{{- define "dasrec.makesClusters" -}}
+{{- if or (eq .Values.mode "notebook") (and (eq .Values.mode "cron") .Values.cron.ownCluster) }}
+{{- include "dasrec.operator" . }}
+{{- end }}
+{{- end }}
+
+{{/* "true" if this release itself has a scheduler and workers. */}}
 {{- define "dasrec.hasCluster" -}}
-{{- if not (and (eq .Values.mode "notebook") (include "dasrec.operator" .)) }}true{{ end }}
+{{- if not (include "dasrec.makesClusters" .) }}true{{ end }}
 {{- end }}
 
 {{/* "true" if the release runs the workflow. */}}
@@ -66,8 +73,18 @@ app.kubernetes.io/component: {{ last . }}
 {{- end }}
 {{- end }}
 
+{{/* What `dasrec --cluster` gets: the address of a scheduler, or a file that describes a cluster. */}}
+{{- define "dasrec.where" -}}
+{{- if include "dasrec.makesClusters" . }}/etc/dasrec/cluster.yaml{{ else }}{{ include "dasrec.schedulerAddress" . }}{{ end }}
+{{- end }}
+
 {{- define "dasrec.schedulerAddress" -}}
 tcp://{{ include "dasrec.fullname" . }}-scheduler:8786
+{{- end }}
+
+{{/* The account of pods that may make clusters; the others have no rights. */}}
+{{- define "dasrec.runnerAccount" -}}
+{{- if include "dasrec.makesClusters" . }}{{ include "dasrec.fullname" . }}-clusters{{ else }}{{ include "dasrec.serviceAccount" . }}{{ end }}
 {{- end }}
 
 {{- define "dasrec.serviceAccount" -}}

@@ -1,7 +1,10 @@
-{{/* Where and as whom every pod runs: (list . nodeSelector) */}}
+{{/* Where and as whom every pod runs: (list . nodeSelector account) */}}
 {{- define "dasrec.podCommon" -}}
 {{- $ := first . -}}
-automountServiceAccountToken: false
+{{- $account := last . -}}
+{{- $clusters := and (include "dasrec.makesClusters" $) (eq $account (include "dasrec.runnerAccount" $)) -}}
+serviceAccountName: {{ $account }}
+automountServiceAccountToken: {{ not (empty $clusters) }}
 # variables of Services would be taken for Dask's configuration
 enableServiceLinks: false
 securityContext:
@@ -17,7 +20,7 @@ imagePullSecrets:
   - name: {{ . }}
   {{- end }}
 {{- end }}
-{{- with last . }}
+{{- with index . 1 }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -129,8 +132,7 @@ livenessProbe:
 {{- end }}
 
 {{- define "dasrec.schedulerPod" -}}
-serviceAccountName: {{ include "dasrec.serviceAccount" . }}
-{{ include "dasrec.podCommon" (list . .Values.scheduler.nodeSelector) }}
+{{- include "dasrec.podCommon" (list . .Values.scheduler.nodeSelector (include "dasrec.serviceAccount" .)) }}
 containers:
   - name: scheduler
     {{- include "dasrec.containerCommon" . | nindent 4 }}
@@ -154,8 +156,7 @@ volumes:
 
 {{/* The operator names the worker and its scheduler; without it the chart does. */}}
 {{- define "dasrec.workerPod" -}}
-serviceAccountName: {{ include "dasrec.serviceAccount" . }}
-{{ include "dasrec.podCommon" (list . .Values.worker.nodeSelector) }}
+{{- include "dasrec.podCommon" (list . .Values.worker.nodeSelector (include "dasrec.serviceAccount" .)) }}
 topologySpreadConstraints:
   - maxSkew: 1
     topologyKey: kubernetes.io/hostname
@@ -210,7 +211,7 @@ volumes:
 {{- else -}}
 - dasrec
 - --cluster
-- {{ include "dasrec.schedulerAddress" . }}
+- {{ include "dasrec.where" . }}
 - run
 - /etc/dasrec/workflow.yaml
 - --resume
@@ -222,9 +223,9 @@ volumes:
 {{- end }}
 
 {{- define "dasrec.runnerPod" -}}
-serviceAccountName: {{ include "dasrec.serviceAccount" . }}
+{{- include "dasrec.podCommon" (list . .Values.job.nodeSelector (include "dasrec.runnerAccount" .)) }}
 restartPolicy: Never
-{{ include "dasrec.podCommon" (list . .Values.job.nodeSelector) }}
+{{- if include "dasrec.hasCluster" . }}
 initContainers:
   - name: wait
     {{- include "dasrec.containerCommon" . | nindent 4 }}
@@ -246,6 +247,7 @@ initContainers:
       {{- toYaml .Values.job.resources | nindent 6 }}
     volumeMounts:
       {{- include "dasrec.mounts" . | nindent 6 }}
+{{- end }}
 containers:
   - name: run
     {{- include "dasrec.containerCommon" . | nindent 4 }}
@@ -274,14 +276,31 @@ containers:
       {{- toYaml .Values.job.resources | nindent 6 }}
     volumeMounts:
       {{- include "dasrec.mounts" . | nindent 6 }}
-      - name: workflow
-        mountPath: /etc/dasrec
-        readOnly: true
+      {{- include "dasrec.configMount" . | nindent 6 }}
 volumes:
   {{- include "dasrec.volumes" . | nindent 2 }}
-  - name: workflow
-    configMap:
-      name: {{ default (printf "%s-workflow" (include "dasrec.fullname" .)) .Values.workflow.existingConfigMap }}
+  {{- include "dasrec.configVolume" . | nindent 2 }}
+{{- end }}
+
+{{- define "dasrec.configMount" -}}
+- name: config
+  mountPath: /etc/dasrec
+  readOnly: true
+{{- end }}
+
+{{/* The workflow, and how clusters are made that are made while it runs. */}}
+{{- define "dasrec.configVolume" -}}
+- name: config
+  projected:
+    sources:
+      {{- if include "dasrec.runs" . }}
+      - configMap:
+          name: {{ default (printf "%s-workflow" (include "dasrec.fullname" .)) .Values.workflow.existingConfigMap }}
+      {{- end }}
+      {{- if include "dasrec.makesClusters" . }}
+      - configMap:
+          name: {{ include "dasrec.fullname" . }}-cluster
+      {{- end }}
 {{- end }}
 
 {{- define "dasrec.retriesHere" -}}
