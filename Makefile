@@ -11,12 +11,16 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 ARGS ?=
 PEERS := .venv-peers
+# what builds images, and the image that it builds: docker, podman, "buildah --isolation chroot"
+ENGINE ?= docker
+IMAGE ?= dasrec:test
 # `make constraints BASE=constraints.txt` keeps the old pins and only adds what is missing
 BASE ?=
 # exported, so that `make venv PYTHON=...` reaches .ci/new-venv
 export PYTHON
 
-.PHONY: help venv demo test test-slow lint format types layers notebooks peers constraints clean
+.PHONY: help venv demo test test-slow test-e2e lint format types layers notebooks peers chart image \
+    constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +42,9 @@ test: $(STAMP) ## Run the tests, but for the slow ones, in two processes
 
 test-slow: $(STAMP) ## Run the slow tests only
 	@$(BIN)/pytest -m slow $(ARGS)
+
+test-e2e: $(STAMP) ## Run the tests on the Kubernetes cluster that KUBECONFIG names
+	@$(BIN)/pytest -m e2e --durations=0 --durations-min=1 tests/e2e $(ARGS)
 
 lint: $(STAMP) ## Check style and formatting
 	@$(BIN)/ruff check
@@ -64,6 +71,14 @@ peers: $(STAMP) ## Install the libraries whose formulas are compared (5 GB) and 
 	@[[ -x $(PEERS)/bin/python ]] || .ci/new-venv $(PEERS)
 	@$(PEERS)/bin/python $(PIP_INSTALL) -r tests/peers/requirements.txt
 	@$(BIN)/python -m tests.peers.lists
+
+chart: $(STAMP) ## Write the README of the Helm chart and check the chart; fetches helm if it is not here
+	@PYTHON=$(BIN)/python .ci/get-helm $(BIN)
+	@$(BIN)/python deploy/helm/readme.py
+	@$(BIN)/pytest tests/test_chart.py $(ARGS)
+
+image: ## Build the image IMAGE with ENGINE
+	@$(ENGINE) build -f deploy/docker/Dockerfile -t $(IMAGE) $(ARGS) .
 
 constraints: ## Resolve all extras in a clean environment and rewrite constraints.txt
 	@echo "Resolving dasrec[$(EXTRAS)] in a clean environment"

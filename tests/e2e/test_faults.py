@@ -23,7 +23,7 @@ for each in (model.user_factors_, model.item_factors_):
 SIMULATE = """
 import dasrec
 from dasrec.datasets import simulate_log
-simulate_log("/data/log.csv", 1_000_000, n_users=20_000, n_items=4000, rng=0)
+simulate_log("/data/log.csv", 500_000, n_users=20_000, n_items=4000, rng=0)
 events = dasrec.read_events("/data/log.csv", user="user", item="item", value="value")
 dasrec.write_interactions(dasrec.clean(events, dedupe="last"), "/data/store")
 """
