@@ -16,14 +16,11 @@ from dasrec.datasets import simulate_log
 simulate_log("/data/events.csv", 50_000, n_users=500, n_items=300, rng=0)
 """
 DIGEST = """
-import hashlib, json, sys
-from pathlib import Path
-import dasrec
-place = Path(sys.argv[1])
-promoted = json.loads((place / "promoted.json").read_text())
-model = dasrec.load_model(place / "models" / promoted["model"])
-print(hashlib.sha256(model.user_factors_.values.tobytes()).hexdigest())
-print(hashlib.sha256(model.item_factors_.values.tobytes()).hexdigest())
+import hashlib, sys
+from dasrec.workflow import promoted
+model = promoted(sys.argv[1]).open_model()
+for each in (model.user_factors_, model.item_factors_):
+    print(hashlib.sha256(each.values.tobytes()).hexdigest())
 """
 
 

@@ -233,11 +233,7 @@ initContainers:
       - python
       - -c
       - |
-        import sys
-        from distributed import Client
-        address, n, seconds = sys.argv[1:]
-        with Client(address, timeout=f"{seconds}s") as client:
-            client.wait_for_workers(int(n), timeout=int(seconds))
+        {{- .Files.Get "files/wait.py" | nindent 8 }}
       - {{ include "dasrec.schedulerAddress" . }}
       - {{ .Values.job.waitForWorkers | quote }}
       - {{ .Values.job.waitSeconds | quote }}
