@@ -299,6 +299,19 @@ def test_object_storage() -> None:
             assert each["envFrom"] == [{"secretRef": {"name": "keys"}}]
 
 
+def test_kernels_are_kept_where_there_is_a_volume() -> None:
+    kept, own = "/data/.cache/numba", "/tmp/numba"
+    for setting, folder in (
+        ("", kept),
+        ("storage.keepKernels=false", own),
+        ('storage.kind="none"', own),
+    ):
+        for _, spec in pods(rendered("job", *filter(None, [setting]))):
+            for each in containers(spec):
+                variables = {one["name"]: one.get("value") for one in each["env"]}
+                assert variables["NUMBA_CACHE_DIR"] == folder
+
+
 def test_storage_stays_unless_told() -> None:
     (claim,) = by_kind(rendered("job"), "PersistentVolumeClaim")
     assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
@@ -403,4 +416,4 @@ def test_the_dockerfile_names_no_host_and_no_root() -> None:
     text = (ROOT / "deploy" / "docker" / "Dockerfile").read_text("utf-8")
     assert "http" not in text
     assert "\nUSER 10001:10001\n" in text
-    assert text.count("FROM ${BASE}") == 2
+    assert text.count("FROM ${BASE}") == 3

@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name == "e2e":
             item.add_marker(pytest.mark.e2e)
-            item.add_marker(pytest.mark.timeout(900))
+            item.add_marker(pytest.mark.timeout(1800))
             item.add_marker(pytest.mark.xdist_group("e2e"))
 
 
@@ -70,6 +70,7 @@ def pod(name: str, *command: str, **spec: object) -> Object:
         "imagePullPolicy": "Never" if IMAGE.startswith("localhost/") else "IfNotPresent",
         "command": list(command),
         "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+        "env": [{"name": "NUMBA_CACHE_DIR", "value": "/data/.cache/numba"}],
     }
     volume = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
     return {

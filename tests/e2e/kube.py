@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.charts import CHART, Object, helm
 
-WAIT = 400.0
+WAIT = 900.0
 """Seconds for what usually takes a few: machines that test may be slow."""
 
 # what Kubernetes itself puts into every namespace
@@ -102,7 +102,7 @@ class Namespace:
     def check(self, release: str) -> None:
         """Run ``helm test``; if it fails, say what its pod says."""
         done = subprocess.run(
-            [helm(), "test", release, "-n", self.name, "--timeout", "5m"],
+            [helm(), "test", release, "-n", self.name, "--timeout", "10m"],
             capture_output=True,
             text=True,
         )

@@ -60,11 +60,11 @@ def values(place: str, **more: object) -> Object:
 
 def ended(space: Namespace, kind: str, name: str) -> str:
     """Wait for the end of a run, and return how it ended."""
-    path = ".status.jobStatus" if kind == "daskjob" else ".status.conditions[0].type"
+    path = ".status.jobStatus" if kind == "daskjob" else ".status.conditions[*].type"
 
     def look() -> str:
-        found = space.kubectl("get", kind, name, "-o", f"jsonpath={{{path}}}", check=False)
-        return found if found in ("Successful", "Failed", "Complete") else ""
+        said = space.kubectl("get", kind, name, "-o", f"jsonpath={{{path}}}", check=False).split()
+        return next((each for each in ("Successful", "Complete", "Failed") if each in said), "")
 
     return str(wait_for(f"{kind} {name} to end", look))
 
@@ -118,7 +118,7 @@ def test_a_cron(space: Namespace, expected: str, operator: None) -> None:
     outcome = ended(space, "job", "cron-now")
     assert outcome == "Complete", space.kubectl("logs", "-l", "job-name=cron-now")
     assert digest(space, "cron") == expected
-    assert not space.objects("daskclusters")
+    wait_for("its cluster to go", lambda: not space.objects("daskclusters"))
     space.kubectl("delete", "job", "cron-now")
     space.check("cron")
     end(space, "cron")
@@ -127,7 +127,7 @@ def test_a_cron(space: Namespace, expected: str, operator: None) -> None:
 def test_a_cluster_without_the_operator(space: Namespace) -> None:
     """`helm test` compares factors of the cluster with those of threads."""
     given: Object = {"mode": "cluster", "operator": {"use": "never"}}
-    space.helm("install", "plain", given, "--wait", "--timeout", "4m")
+    space.helm("install", "plain", given, "--wait", "--timeout", "10m")
     space.check("plain")
     space.helm("upgrade", "plain", merge(given, {"worker": {"replicas": 3}}), "--wait")
     space.ready("worker", 3)
@@ -168,10 +168,10 @@ print("the same")
 def test_a_notebook_makes_a_cluster(space: Namespace, expected: str, operator: None) -> None:
     command = ["python", "-m", "http.server", "8888"]
     given: Object = {"mode": "notebook", "notebook": {"command": command}}
-    space.helm("install", "note", given, "--wait", "--timeout", "4m")
+    space.helm("install", "note", given, "--wait", "--timeout", "10m")
     (pod,) = space.ready("notebook", 1)
     name = pod["metadata"]["name"]
     said = space.exec(name, "python", "-c", NOTEBOOK, "/data/alone/store")
     assert "the same" in said
-    assert not space.objects("daskclusters")
+    wait_for("its cluster to go", lambda: not space.objects("daskclusters"))
     end(space, "note")

@@ -77,7 +77,7 @@ envFrom:
 - name: DASK_TEMPORARY_DIRECTORY
   value: /tmp
 - name: NUMBA_CACHE_DIR
-  value: /tmp/numba
+  value: {{ ternary (printf "%s/.cache/numba" .Values.storage.mountPath) "/tmp/numba" (and .Values.storage.keepKernels (eq .Values.storage.kind "pvc")) }}
 - name: HOME
   value: /tmp
 - name: DASREC_ROOT
