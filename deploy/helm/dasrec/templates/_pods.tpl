@@ -80,6 +80,9 @@ envFrom:
   value: {{ ternary (printf "%s/.cache/numba" .Values.storage.mountPath) "/tmp/numba" (and .Values.storage.keepKernels (eq .Values.storage.kind "pvc")) }}
 - name: HOME
   value: /tmp
+# dask-kubernetes asks who this is, and no user has this number
+- name: USER
+  value: dasrec
 - name: DASREC_ROOT
   value: {{ include "dasrec.root" . }}
 {{- if eq .Values.storage.kind "object" }}
