@@ -38,7 +38,7 @@ def expected(space: Namespace) -> str:
 
 
 def fit_command(cluster: str, name: str) -> list[str]:
-    model = ["--model", "implicit-als", "--factors", "64", "--iterations", "12", "--seed", "0"]
+    model = ["--model", "implicit-als", "--factors", "64", "--iterations", "40", "--seed", "0"]
     files = ["--checkpoint", f"/data/{name}.checkpoint", "--log", f"/data/{name}.jsonl"]
     return ["dasrec", "--cluster", cluster, "fit", "/data/store", f"/data/{name}", *model, *files]
 
