@@ -11,16 +11,19 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 ARGS ?=
 PEERS := .venv-peers
+# what builds images, and the image that it builds: docker, podman, "buildah --isolation chroot"
+ENGINE ?= docker
+IMAGE ?= dasrec:test
 # `make constraints BASE=constraints.txt` keeps the old pins and only adds what is missing
 BASE ?=
 # exported, so that `make venv PYTHON=...` reaches .ci/new-venv
 export PYTHON
 
-.PHONY: help venv demo test test-slow test-hosts test-browser lint format types layers notebooks docs \
-    screenshots peers constraints clean
+.PHONY: help venv demo test test-slow test-hosts test-browser test-e2e lint format types layers \
+    notebooks docs screenshots peers chart image constraints clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(STAMP) ## Build .venv with all extras at the pinned versions
 	@:
@@ -37,14 +40,17 @@ demo: $(STAMP) ## Run the whole way on MovieLens 100K, or on a simulated log
 test: $(STAMP) ## Run the tests, but for the slow ones, in two processes
 	@$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
-test-slow: $(STAMP) ## Run the slow tests only, but for those on several hosts
-	@$(BIN)/pytest -m "slow and not hosts" $(ARGS)
+test-slow: $(STAMP) ## Run the slow tests only, but for hosts, browser and e2e
+	@$(BIN)/pytest -m "slow and not hosts and not browser and not e2e" $(ARGS)
 
 test-hosts: $(STAMP) ## Run the tests on hosts made of network namespaces (root, DASREC_NETNS)
 	@$(BIN)/pytest -m hosts $(ARGS)
 
 test-browser: $(STAMP) ## Look at the dashboard page through Debian's chromium; pictures in artefacts/
 	@$(BIN)/pytest -m browser $(ARGS)
+
+test-e2e: $(STAMP) ## Run the tests on the Kubernetes cluster that KUBECONFIG names
+	@$(BIN)/pytest -m e2e --durations=0 --durations-min=1 tests/e2e $(ARGS)
 
 lint: $(STAMP) ## Check style and formatting
 	@$(BIN)/ruff check
@@ -78,6 +84,14 @@ peers: $(STAMP) ## Install the libraries whose formulas are compared (5 GB) and 
 	@[[ -x $(PEERS)/bin/python ]] || .ci/new-venv $(PEERS)
 	@$(PEERS)/bin/python $(PIP_INSTALL) -r tests/peers/requirements.txt
 	@$(BIN)/python -m tests.peers.lists
+
+chart: $(STAMP) ## Write the README of the Helm chart and check the chart; fetches helm if it is not here
+	@PYTHON=$(BIN)/python .ci/get-helm $(BIN)
+	@$(BIN)/python deploy/helm/readme.py
+	@$(BIN)/pytest tests/test_chart.py $(ARGS)
+
+image: ## Build the image IMAGE with ENGINE
+	@$(ENGINE) build -f deploy/docker/Dockerfile -t $(IMAGE) $(ARGS) .
 
 constraints: ## Resolve all extras in a clean environment and rewrite constraints.txt
 	@echo "Resolving dasrec[$(EXTRAS)] in a clean environment"

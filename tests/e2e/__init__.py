@@ -1,0 +1,1 @@
+"""Tests on the Kubernetes cluster that KUBECONFIG names."""
