@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import dask
@@ -19,6 +20,7 @@ from threadpoolctl import threadpool_info
 from dasrec import ClusterError, InputError, MismatchError, blocks
 from dasrec.cluster import connect, kubernetes, managers, parse, workers
 from dasrec.cluster.spec import Kubernetes, Local, Manager, Scheduler, Ssh, Threads
+from tests.snippets import DOCS, python_blocks
 
 TCP = "distributed.comm.timeouts.tcp"
 POD = {"kind": "kubernetes", "image": "dasrec:1"}
@@ -140,7 +142,8 @@ def others() -> Iterator[LocalCluster]:
 
 def plugins(cluster: LocalCluster) -> list[str]:
     (worker,) = cluster.workers.values()
-    return [name for name in worker.plugins if name.startswith("dasrec")]
+    of_the_page = "dasrec-io"  # which stays, as the page does
+    return [name for name in worker.plugins if name.startswith("dasrec") and name != of_the_page]
 
 
 def blas_threads() -> list[int]:
@@ -461,3 +464,18 @@ def test_pods_do_what_they_are_sent() -> None:
         assert blocks.run(pow, [(2, 3)] * 4, name="test-pods") == [8] * 4
         assert {*client.run(os.getenv, "OMP_NUM_THREADS").values()} == {"1"}
     assert client.status == "closed"
+
+
+def test_the_notebook_of_the_page_on_kubernetes_fits_where_its_environment_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (code,) = python_blocks(DOCS / "kubernetes.md")
+    asked: list[int] = []
+    monkeypatch.setenv("DASREC_CLUSTER", "processes:1")
+
+    def fit(store: int) -> None:
+        asked.extend(blocks.run(pow, [(store, 2)], name="test-page"))
+        assert blocks.active_client() is not None
+
+    exec(code, {"model": SimpleNamespace(fit=fit), "store": 3})
+    assert asked == [9]
