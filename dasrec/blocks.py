@@ -122,7 +122,8 @@ def tell(event: str, *, wait: bool = False, **facts: Any) -> None:
 async def _send(client: Any, message: dict[str, Any]) -> None:
     # over several connections one event would overtake another
     async with _TURNS.setdefault(client, asyncio.Lock()):
-        await client.log_event(TOPIC, message)
+        if client.scheduler is not None:  # as it is of a client that has given its scheduler up
+            await client.log_event(TOPIC, message)
 
 
 @contextlib.contextmanager
