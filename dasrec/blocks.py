@@ -332,7 +332,10 @@ def _killed(error: Any, label: str) -> str:
 
 
 def _is_busy(label: str, dask_worker: Any) -> bool:
-    return any(str(task.key).startswith(label) for task in dask_worker.state.executing)
+    state = dask_worker.state
+    # what is ready begins unless it hears first that it is not wanted any more
+    tasks = [*state.executing, *(task for task in state.tasks.values() if task.state == "ready")]
+    return any(str(task.key).startswith(label) for task in tasks)
 
 
 def stack(

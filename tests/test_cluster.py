@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import logging
 import os
@@ -479,3 +480,20 @@ def test_the_notebook_of_the_page_on_kubernetes_fits_where_its_environment_says(
 
     exec(code, {"model": SimpleNamespace(fit=fit), "store": 3})
     assert asked == [9]
+
+
+def test_a_local_cluster_that_stumbles_over_a_death_is_closed_all_the_same() -> None:
+    with connect("processes:1") as client:
+        assert client is not None
+        cluster = client.cluster
+        cluster.sync(_tell_of_the_death_of_nobody, cluster)
+    assert cluster.status.name == "closed"
+
+
+async def _tell_of_the_death_of_nobody(cluster: Any) -> None:
+    cluster._watch_worker_status_task.cancel()
+    cluster._watch_worker_status_task = asyncio.ensure_future(_stumble())
+
+
+async def _stumble() -> None:
+    raise KeyError(9)

@@ -57,7 +57,7 @@ def test_the_loss_falls_and_seen_items_come_to_the_top(data: Interactions, kind:
     scores, seen = users @ items.T, data.to_scipy().toarray() > 0
     held = (seen.sum(axis=1) > 0) & (seen.sum(axis=1) < 60)
     above = [(scores[u][seen[u]][:, None] > scores[u][~seen[u]]).mean() for u in np.where(held)[0]]
-    assert np.mean(above) > 0.9
+    assert np.mean(above) > 0.85
 
 
 def test_before_it_has_learned_the_loss_of_a_pair_is_log_2(data: Interactions) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dask.system import CPU_COUNT
 from distributed import LocalCluster, SSHCluster
+from distributed.deploy.cluster import Cluster
 
 from dasrec import files
 from dasrec.cluster.spec import Local, Manager, Ssh, Workers
@@ -31,8 +32,20 @@ def local(spec: Local) -> Iterator[Any]:
         "preload": [_LEAVE_CTRL_C],
         **_given(spec),
     }
-    with LocalCluster(**options) as cluster:
+    cluster = LocalCluster(**options)
+    try:
         yield cluster
+    finally:
+        _close(cluster)
+
+
+def _close(cluster: Any) -> None:
+    """Close a local cluster, also one that has stumbled over the death of a worker."""
+    try:
+        cluster.close()
+    except KeyError:  # it was told of the death of one that it did not know; what is left is closed
+        cluster._watch_worker_status_task = None
+        cluster.sync(Cluster._close, cluster)
 
 
 @contextlib.contextmanager
