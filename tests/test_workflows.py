@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
@@ -138,9 +139,9 @@ def test_statuses_of_the_command(folder: Path) -> None:
     missing = run("nightly", "--set", "log.source=no.csv")
     assert missing.exit_code == 2
     assert "no.csv is not there" in missing.stderr
-    away = CliRunner().invoke(
-        main, ["--cluster", "tcp://127.0.0.1:9", "run", str(FOLDER / "nightly.yaml")]
-    )
+    call = ["--cluster", "tcp://127.0.0.1:9", "run", str(FOLDER / "nightly.yaml")]
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+        away = CliRunner().invoke(main, call)
     assert away.exit_code == 75, away.output
     assert "no Dask scheduler answers" in away.stderr
     with held("recommendations", name="other"):
