@@ -116,7 +116,7 @@ class Medium:
 CELL_BYTES = 40  # of a block that is being solved
 TASK_BYTES = 2**24  # factors of the row that is being solved
 LEAST_CELLS = 2**16  # whose factors are read at a time
-MARK_BYTES = 5  # of each row of the other side, while those that are needed are told
+_MARK_BYTES = 5  # of each row of the other side, while those that are needed are told
 
 FactorsIn = Literal["memory", "files", "ranges"]
 
@@ -269,16 +269,35 @@ def _in_files(
     interactions: Interactions, factors: int, room: int, threads: int
 ) -> tuple[FactorsIn, int, int]:
     """Return how files are read, what is held of them, and for how many cells at once."""
-    row, larger = 4 * (factors + 1), max(interactions.n_users, interactions.n_items)
-    cells = block_cells(interactions.n_stored)
+
+    def longest() -> int:
+        counts = interactions.stored_counts(interactions.n_users, interactions.n_items)
+        return max(int(each.max(initial=1)) for each in counts)
+
+    larger, cells = max(interactions.n_users, interactions.n_items), interactions.n_stored
+    return in_files(larger, cells, longest, factors=factors, room=room, threads=threads)
+
+
+def in_files(
+    larger: int,
+    n_stored: int,
+    longest: Callable[[], int],
+    *,
+    factors: int,
+    room: int,
+    threads: int,
+) -> tuple[FactorsIn, int, int]:
+    """Return how files of factors are read, what is held of them, and for how many cells at once.
+
+    ``larger`` is how many rows the larger side has, ``longest`` tells the cells of the longest row.
+    """
+    row, cells = 4 * (factors + 1), block_cells(n_stored)
     whole = (row + 4) * larger
     if whole <= room:
         return "files", whole, cells
-    counts = interactions.stored_counts(interactions.n_users, interactions.n_items)
-    longest = max(int(each.max(initial=1)) for each in counts)
-    marks = (4 + threads * MARK_BYTES) * larger
+    marks = (4 + threads * _MARK_BYTES) * larger
     fitting = (room - marks) // (threads * row)
-    cells = max(longest, min(cells, max(LEAST_CELLS, fitting)))
+    cells = max(longest(), min(cells, max(LEAST_CELLS, fitting)))
     return "ranges", marks + threads * row * cells, cells
 
 

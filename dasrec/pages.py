@@ -10,6 +10,8 @@ import pandas as pd
 import xarray as xr
 
 from dasrec.cards import told
+from dasrec.checks import check_columns
+from dasrec.errors import InputError
 from dasrec.explain import explain
 from dasrec.interactions import Interactions
 from dasrec.models import Model
@@ -60,6 +62,23 @@ _TESTS = {
     "wilcoxon": "Wilcoxon's signed rank test",
     "t": "Student's paired t-test",
 }
+
+
+def read_titles(place: str) -> pd.Series:
+    """Read the titles of items from a CSV with the columns ``item_id`` and ``title``.
+
+    Raises
+    ------
+    InputError
+        It is no CSV, or lacks a column.
+    """
+    try:
+        table = pd.read_csv(place)
+    except ValueError as error:
+        msg = f"{place} is not readable as CSV: {error}"
+        raise InputError(msg) from error
+    check_columns(list(table.columns), ("item_id", "title"), where=place)
+    return table.set_index("item_id")["title"]
 
 
 def describe(

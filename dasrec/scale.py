@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from dasrec.checks import check_count, check_number
-from dasrec.medium import CELL_BYTES, LEAST_CELLS, MARK_BYTES, TASK_BYTES, FactorsIn
+from dasrec.medium import CELL_BYTES, TASK_BYTES, FactorsIn, in_files
 from dasrec.memory import block_cells, check_fits
 from dasrec.plan import STORED_CELL_BYTES, parsed_bytes
 
@@ -163,16 +163,18 @@ def plan_scale(
 
 def _factors(sizes: Sizes, workers: Workers, factors: int, room: int) -> tuple[FactorsIn, int, int]:
     """Return how factors are read, what a worker holds of them, and what all read of both sides."""
-    row, larger = 4 * (factors + 1), max(sizes.n_users, sizes.n_items)
-    if (whole := (row + 4) * larger) <= room:
-        return "files", whole, workers.n * row * (sizes.n_users + sizes.n_items)
-    marks = (4 + workers.threads * MARK_BYTES) * larger
-    cells = block_cells(sizes.n_interactions)
-    fitting = (room - marks) // (workers.threads * row)
-    at_once = max(sizes.longest_row, min(cells, max(LEAST_CELLS, fitting)))
-    # each cell may need another row, each task may need all
-    n_tasks = -(-sizes.n_interactions // cells)
-    read = sum(
-        row * min(sizes.n_interactions, n_tasks * side) for side in (sizes.n_users, sizes.n_items)
+    row, n = 4 * (factors + 1), sizes.n_interactions
+    sides = sizes.n_users, sizes.n_items
+    factors_in, held, _ = in_files(
+        max(sides),
+        n,
+        lambda: sizes.longest_row,
+        factors=factors,
+        room=room,
+        threads=workers.threads,
     )
-    return "ranges", marks + workers.threads * row * at_once, read
+    if factors_in == "files":
+        return factors_in, held, workers.n * row * sum(sides)
+    # each cell may need another row, each task may need all
+    n_tasks = -(-n // block_cells(n))
+    return factors_in, held, sum(row * min(n, n_tasks * side) for side in sides)

@@ -14,6 +14,7 @@ from dasrec import ImplicitALS, Interactions, Training
 from dasrec.datasets import simulate_log
 
 WIDE, NARROW = (1360, 900), (390, 844)
+_NEAR = ("file:", "data:", "blob:")
 
 
 def find_chromium() -> str | None:
@@ -22,8 +23,13 @@ def find_chromium() -> str | None:
 
 
 @contextlib.contextmanager
-def browsing(*, size: tuple[int, int] = WIDE, dark: bool = False) -> Iterator[Any]:
-    """Yield a page of a browser without a window; what its scripts complain of is an error."""
+def browsing(
+    *, size: tuple[int, int] = WIDE, dark: bool = False, offline: bool = False
+) -> Iterator[Any]:
+    """Yield a page of a browser without a window; what its scripts complain of is an error.
+
+    So is, if it should be ``offline``, all that it asks for but files.
+    """
     from playwright.sync_api import sync_playwright
 
     faults: list[str] = []
@@ -37,6 +43,10 @@ def browsing(*, size: tuple[int, int] = WIDE, dark: bool = False) -> Iterator[An
             color_scheme="dark" if dark else "light",
         )
         page.on("pageerror", lambda error: faults.append(str(error)))
+        if offline:
+            page.on(
+                "request", lambda asked: asked.url.startswith(_NEAR) or faults.append(asked.url)
+            )
         yield page
         chromium.close()
     assert not faults, faults

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dasrec import report
 from dasrec.datasets import simulate_log
+from tests.browser import browsing, find_chromium
 from tests.snippets import DOCS, python_blocks, run_page
 from tests.test_cli import good
 from tests.test_docs import quoted, section, table_rows
@@ -50,28 +47,9 @@ def test_the_figures_of_the_page_are_all_there_are() -> None:
     assert all(f"`{name}`" in text for name in tables)
 
 
-@contextlib.contextmanager
-def browsing(size: tuple[int, int]) -> Iterator[Any]:
-    """Yield a page of the system's browser; what its scripts complain of is an error."""
-    from playwright.sync_api import sync_playwright
-
-    faults: list[str] = []
-    with sync_playwright() as playwright:
-        given = ["--no-sandbox", "--disable-dev-shm-usage"]
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=given)
-        page = chromium.new_page(viewport={"width": size[0], "height": size[1]})
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on(
-            "request", lambda request: request.url.startswith("file:") or faults.append(request.url)
-        )
-        yield page
-        chromium.close()
-    assert not [fault for fault in faults if not fault.startswith(("data:", "blob:"))], faults
-
-
 @pytest.mark.slow
 @pytest.mark.browser
-@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no chromium")
+@pytest.mark.skipif(not find_chromium(), reason="there is no chromium")
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
 def test_pages_fit_the_window_and_draw_every_figure(folder: Path, size: tuple[int, int]) -> None:
     store, model = folder / "my-store", folder / "model"
@@ -80,7 +58,7 @@ def test_pages_fit_the_window_and_draw_every_figure(folder: Path, size: tuple[in
     for place, name in ((store, "store.html"), (model, "model.html")):
         good("report", place, folder / name)
     good("report", store, folder / "both.html", "--model", model)
-    with browsing(size) as page:
+    with browsing(size=size, offline=True) as page:
         for name in ("my-log.html", "reasons.html", "store.html", "model.html", "both.html"):
             page.goto((folder / name).as_uri())
             wanted = page.locator("figure").count()

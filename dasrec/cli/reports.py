@@ -10,7 +10,6 @@ import pandas as pd
 
 import dasrec
 from dasrec import files, pages, versions
-from dasrec.checks import check_columns
 from dasrec.cli.options import as_json_option, lengths_option, split_for
 from dasrec.console import show
 from dasrec.errors import DasrecError, InputError
@@ -48,7 +47,7 @@ def report_command(
     Example:  dasrec report my-model page.html
     Example:  dasrec report figures.json page.html
     """
-    known = _read_titles(titles) if titles else None
+    known = pages.read_titles(titles) if titles else None
     if place.endswith(".json"):
         kind, sections = "evaluation", _of_evaluation(place)
     elif versions.read_pointer(place, None).kind == INTERACTIONS_KIND:
@@ -100,13 +99,3 @@ def _of_evaluation(place: str) -> list[Section]:
     if isinstance(measured, Comparison):
         return pages.describe_comparison(measured)
     return pages.describe_evaluation(measured, None)
-
-
-def _read_titles(place: str) -> pd.Series:
-    try:
-        table = pd.read_csv(place)
-    except ValueError as error:
-        msg = f"{place} is not readable as CSV: {error}"
-        raise InputError(msg) from error
-    check_columns(list(table.columns), ("item_id", "title"), where=place)
-    return table.set_index("item_id")["title"]

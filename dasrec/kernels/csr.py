@@ -224,3 +224,15 @@ def cut_rows(indptr: Longs, target: int) -> Longs:
         stop = int(np.searchsorted(indptr, goal, side="right")) - 1
         cuts.append(min(max(stop, cuts[-1] + 1), n_rows))
     return np.array(cuts, np.int64)
+
+
+@njit(cache=True, nogil=True)
+def has(indptr: Longs, indices: Ints, row: int, column: int) -> Any:
+    """Say whether a row has a column, by search: columns ascend within a row."""
+    first, length = indptr[row], indptr[row + 1] - indptr[row]
+    while length > 1:
+        half = length >> 1
+        # a choice of two numbers instead of a branch, guessed wrong every second time
+        first = first + half if indices[first + half] <= column else first
+        length -= half
+    return length > 0 and indices[first] == column

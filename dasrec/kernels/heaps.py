@@ -80,16 +80,3 @@ def unpack(heaps: Keys) -> tuple[Ints, Floats]:
             found[row, place] = _LAST - np.int64(key & np.uint64(0xFFFFFFFF))
             bits[row, place] = ordered & ~_SIGN if ordered & _SIGN else ~ordered
     return found, bits.view(np.float32)
-
-
-@njit(cache=True, nogil=True)
-def is_seen(indptr: Longs, indices: Ints, row: int, item: int) -> bool:
-    """Say whether a row of ascending items has one."""
-    low, high = indptr[row], indptr[row + 1]
-    while low < high:  # a slice would be counted by an atomic operation
-        middle = (low + high) >> 1
-        if indices[middle] < item:
-            low = middle + 1
-        else:
-            high = middle
-    return bool(low < indptr[row + 1] and indices[low] == item)

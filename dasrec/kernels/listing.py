@@ -6,6 +6,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from dasrec.kernels.csr import has
+
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -50,11 +52,10 @@ def list_unseen(
     m = starts.shape[0]
     lists, twice = np.full((m, n), -1, np.int32), -1
     for row in range(m):
-        known, place = indices[indptr[row] : indptr[row + 1]], 0
+        place = 0
         for cell in range(starts[row], stops[row]):
             item = items[cell]
-            at = np.searchsorted(known, item)
-            if place == n or item < 0 or (at < known.shape[0] and known[at] == item):
+            if place == n or item < 0 or has(indptr, indices, row, item):
                 continue
             for before in range(place):
                 if lists[row, before] == item and twice < 0:

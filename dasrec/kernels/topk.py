@@ -17,7 +17,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from dasrec.kernels.heaps import Keys, empty_heaps, is_seen, key_of, push, unpack, worst_of
+from dasrec.kernels.csr import has
+from dasrec.kernels.heaps import Keys, empty_heaps, key_of, push, unpack, worst_of
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -219,7 +220,7 @@ def _offer(
             bits &= bits - np.uint64(1)
             user, key = who[first + lane], key_of(scores[row, lane], item)
             # of the items at hand one before may have raised the limit
-            if key > heaps[user, 0] and not is_seen(seen[0], seen[1], user, item):
+            if key > heaps[user, 0] and not has(seen[0], seen[1], user, item):
                 push(heaps, user, key)
                 limits[first + lane] = worst_of(heaps, user)
 
@@ -326,7 +327,7 @@ def select_rows(scores: Floats, indptr: Longs, indices: Ints, n: int) -> tuple[I
                 if (
                     some[place] > worst
                     and key > heaps[row, 0]
-                    and not is_seen(indptr, indices, row, first + place)
+                    and not has(indptr, indices, row, first + place)
                 ):
                     push(heaps, row, key)
     return unpack(heaps)

@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from dasrec.kernels.csr import has
 from dasrec.kernels.hashing import below, word
 from dasrec.kernels.rows import FAST
 from dasrec.kernels.rule import POPULAR, UNIFORM
@@ -28,13 +29,7 @@ _FEW = 4  # of which the best is the hard one
 def is_seen(known: Known, row: int, column: int) -> Any:
     """Search a row for an item of the stratum."""
     indptr, indices, names = known
-    first, length, wanted = indptr[row], indptr[row + 1] - indptr[row], names[column]
-    while length > 1:
-        half = length >> 1
-        # a choice of two numbers instead of a branch, guessed wrong every second time
-        first = first + half if indices[first + half] <= wanted else first
-        length -= half
-    return length > 0 and indices[first] == wanted
+    return has(indptr, indices, row, names[column])
 
 
 @njit(cache=True, nogil=True)

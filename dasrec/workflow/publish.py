@@ -6,8 +6,6 @@ import pandas as pd
 import xarray as xr
 
 from dasrec import files, pages
-from dasrec.checks import check_columns
-from dasrec.errors import InputError
 from dasrec.recommend import recommend_all
 from dasrec.report import Section, write_page
 from dasrec.workflow.base import Facts, key_of
@@ -92,15 +90,7 @@ def _page(run: Run, key: str) -> str:
 
 def _titles(run: Run) -> pd.Series | None:
     place = run.workflow.report and run.workflow.report.titles
-    if not place:
-        return None
-    try:
-        table = pd.read_csv(place)
-    except ValueError as error:
-        msg = f"{place} is not readable as CSV: {error}"
-        raise InputError(msg) from error
-    check_columns(list(table.columns), ("item_id", "title"), where=place)
-    return table.set_index("item_id")["title"]
+    return pages.read_titles(place) if place else None
 
 
 def _page_is_there(run: Run, marker: Marker) -> bool:
