@@ -52,19 +52,23 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def cluster_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """Yield the client of two worker processes with one thread each."""
-    with (
-        LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit="1GiB",
-            dashboard_address=":0",
-            local_directory=str(tmp_path_factory.mktemp("workers")),
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """Yield a cluster of two worker processes with one thread each."""
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=True,
+        memory_limit="1GiB",
+        dashboard_address=":0",
+        local_directory=str(tmp_path_factory.mktemp("workers")),
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster_client(two_processes: LocalCluster) -> Iterator[Client]:
+    """Yield the active client of that cluster; tests that do not ask for it run in threads."""
+    with Client(two_processes) as client:
         yield client
 
 
