@@ -5,11 +5,12 @@ Such an id says its own place, so it is found without a search, and a search may
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dasrec.typing import Bools, Ids, Longs
+from dasrec.typing import Bools, Ids, Ints, Longs
 
 _LEAST = np.iinfo(np.int64).min
 _PREFIX = "\x00forgotten-"
@@ -42,3 +43,19 @@ def names_somebody(ids: Ids, start: int) -> Bools:
     """Mark the ids, which stand from place ``start`` on, that are not those of nobody."""
     named: Bools = places_of(ids) != np.arange(start, start + len(ids))
     return named
+
+
+@dataclass(frozen=True)
+class NotForgotten:
+    """The interactions of everyone but the users of these numbers."""
+
+    users: tuple[int, ...]
+    needs_timestamp = False
+
+    def __call__(self, users: Ints, items: Ints, timestamps: Longs | None) -> Bools:
+        """Mark them."""
+        return np.isin(users, np.array(self.users, np.int32), invert=True)
+
+    def describe(self) -> dict[str, Any]:
+        """Return how many are left out; who, nobody needs to know."""
+        return {"mask": "NotForgotten", "n": len(self.users)}

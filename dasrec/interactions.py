@@ -20,13 +20,8 @@ from dasrec import blocks, files, memory, store, versions
 from dasrec.cards import Card, Carded, card_of_matrix
 from dasrec.clean import AuditStep, audit_dataset
 from dasrec.errors import InputError, MismatchError, StoreError
-from dasrec.kernels.csr import (
-    collapse,
-    indptr_of,
-    kept_indptr,
-    rows_of,
-    sort_cells,
-)
+from dasrec.forgotten import NotForgotten
+from dasrec.kernels.csr import collapse, indptr_of, kept_indptr, rows_of, sort_cells
 from dasrec.schema import (
     CUTS,
     INDPTR,
@@ -178,6 +173,10 @@ class Interactions(Carded):
 
     def read_rows(self, side: Side, start: int, stop: int, *, timed: bool = False) -> CsrBlock:
         """Read rows ``start:stop`` of this view now."""
+        return self._shown(self._stored(side, start, stop, timed=timed), side, start)
+
+    def _stored(self, side: Side, start: int, stop: int, *, timed: bool) -> CsrBlock:
+        """Read these rows as they are stored, timed if the view's rules ask for it."""
         merges_by_time = self.has_timestamps and len(self.group_urls) > 1
         rules: tuple[Mask | Transform, ...] = (*self.masks, *self.transforms)
         needed = timed or merges_by_time or any(rule.needs_timestamp for rule in rules)
@@ -185,7 +184,9 @@ class Interactions(Carded):
             store.read_rows(group, side, start, stop, timed=needed) for group in self.group_urls
         ]
         width = self.n_items if side == USER_ITEMS else self.n_users
-        block = merge_blocks(parts, (stop - start, width), self.dedupe)
+        return merge_blocks(parts, (stop - start, width), self.dedupe)
+
+    def _shown(self, block: CsrBlock, side: Side, start: int) -> CsrBlock:
         if self.masks:
             block = self._masked(block, side, start)
         return self._transformed(block, side, start) if self.transforms else block
@@ -267,6 +268,20 @@ class Interactions(Carded):
     def __getstate__(self) -> dict[str, Any]:
         # a task that takes this along must not take cached vocabularies too
         return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+def read_both(
+    views: tuple[Interactions, Interactions], side: Side, start: int, stop: int
+) -> tuple[CsrBlock, CsrBlock]:
+    """Read the same rows of two views now; what both find in one store is read once."""
+    one, other = views
+    # a view of another type has its rows elsewhere
+    if not type(one) is type(other) is Interactions or one.group_urls != other.group_urls:
+        return one.read_rows(side, start, stop), other.read_rows(side, start, stop)
+    rules: tuple[Mask | Transform, ...] = (*other.masks, *other.transforms)
+    timed = any(rule.needs_timestamp for rule in rules)
+    stored = one._stored(side, start, stop, timed=timed)
+    return one._shown(stored, side, start), other._shown(stored, side, start)
 
 
 def _cells(block: CsrBlock, side: Side, start: int) -> tuple[Ints, Ints]:
@@ -378,19 +393,3 @@ def open_pointer(pointer: versions.Pointer) -> Interactions:
     whole = Interactions(pointer.url, pointer.version, pointer.group_urls, **known)
     forgotten = tuple(facts.get("forgotten", ()))
     return whole.where(NotForgotten(forgotten)) if forgotten else whole
-
-
-@dataclass(frozen=True)
-class NotForgotten:
-    """The interactions of everyone but the users of these numbers."""
-
-    users: tuple[int, ...]
-    needs_timestamp = False
-
-    def __call__(self, users: Ints, items: Ints, timestamps: Longs | None) -> Bools:
-        """Mark them."""
-        return np.isin(users, np.array(self.users, np.int32), invert=True)
-
-    def describe(self) -> dict[str, Any]:
-        """Return how many are left out; who, nobody needs to know."""
-        return {"mask": "NotForgotten", "n": len(self.users)}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dasrec.errors import InputError, MismatchError
-from dasrec.interactions import Interactions
+from dasrec.interactions import Interactions, read_both
 from dasrec.kernels.csr import rows_of
 from dasrec.kernels.ranking import find_hits, win_shares
 from dasrec.memory import SCORE_CELLS, listed_users
@@ -190,10 +190,13 @@ class _Some(NamedTuple):
 
 def _see(test: Interactions, side: Side, start: int, stop: int, job: Job) -> Iterator[_Some]:
     """Yield some users of a block at a time, so that their lists need no more memory."""
-    truth = test.read_rows(side, start, stop)
-    tested = np.flatnonzero(np.diff(truth.indptr))
     predicts = {metric.kind == "values" for metric in job.chosen}
-    known = job.seen.read_rows(USER_ITEMS, start, stop) if False in predicts else None
+    known: CsrBlock | None = None
+    if False in predicts:
+        truth, known = read_both((test, job.seen), side, start, stop)
+    else:
+        truth = test.read_rows(side, start, stop)
+    tested = np.flatnonzero(np.diff(truth.indptr))
     height = listed_users(max(job.lengths, default=1))
     for top in range(0, max(1, len(tested)), height):
         rows = tested[top : top + height]

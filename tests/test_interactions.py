@@ -7,9 +7,10 @@ import pickle
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import dask
 import numpy as np
@@ -28,8 +29,11 @@ from dasrec import (
     open_interactions,
     read_events,
     split_random,
+    store,
     write_interactions,
 )
+from dasrec.interactions import read_both
+from dasrec.normalise import Clip
 from dasrec.split import After, Sampled
 from dasrec.typing import Bools, Ints, Longs
 
@@ -267,6 +271,29 @@ def test_times_are_read_alone(data: Interactions, monkeypatch: pytest.MonkeyPatc
     assert part.read_times("item_users", 3, 9).tolist() == expected[1].tolist()
     monkeypatch.setattr("dasrec.store.read_rows", None)
     assert data.read_times("item_users", 3, 9).tolist() == expected[0].tolist()
+
+
+@pytest.mark.parametrize(
+    "others", [(Even(),), (Even(needs_timestamp=True), half(3)), (After(inside=False, cut=2**50),)]
+)
+def test_two_views_of_a_store_are_read_at_once(
+    data: Interactions, monkeypatch: pytest.MonkeyPatch, others: tuple[Any, ...]
+) -> None:
+    views = data.where(half(3)), replace(data, masks=others).transform(Clip(high=1.0).fit(data))
+    apart = [view.read_rows("item_users", 3, 9) for view in views]
+    reads = mock.Mock(wraps=store.read_rows)
+    monkeypatch.setattr("dasrec.store.read_rows", reads)
+    together = read_both(views, "item_users", 3, 9)
+    assert reads.call_count == 1
+    for found, expected in zip(together, apart, strict=True):
+        np.testing.assert_array_equal(found.to_scipy().toarray(), expected.to_scipy().toarray())
+
+
+def test_two_views_of_two_stores_are_read_too(data: Interactions, tmp_path: Path) -> None:
+    other = interactions_from_scipy(sparse.csr_array(EVEN), tmp_path / "store")
+    found = [block.to_scipy() for block in read_both((data, other), "user_items", 4, 11)]
+    np.testing.assert_array_equal(found[0].toarray(), DENSE[4:11])
+    np.testing.assert_array_equal(found[1].toarray(), EVEN[4:11])
 
 
 def test_a_mask_that_needs_times_is_refused_without_them(tmp_path: Path) -> None:
