@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -42,8 +43,10 @@ RUN_STARTS, RUN_ENDS = "_run_starts", "_run_ends"
 CELL_TYPES: Mapping[str, Any] = {DATA: np.float32, INDICES: np.int32, TIMESTAMPS: np.int64}
 _EMPTY_TOO: Any = {"write_empty_chunks": True}
 _SMALL = (ZstdCodec(level=3), Crc32cCodec())
-_ZARR_ENDS = 0.1
-"""Seconds in which Zarr's threads end what they had begun when another write of theirs failed."""
+# all chunks of a call in one go, not each as a task of Zarr's one event loop
+_PIPELINE = "zarr.core.codec_pipeline.FusedCodecPipeline"
+_OPENING = threading.Lock()  # Zarr's settings are those of the whole process
+_ZARR_ENDS = 0.1  # seconds in which Zarr's threads end what they began when another write failed
 
 _OURS = ("zarr.json", "state-", "scratch-", "version-", ".version-")
 
@@ -261,13 +264,14 @@ def _open(group_url: str, name: str, *, mode: Literal["r", "r+"]) -> zarr.Array[
     """Open an array that takes no missing chunk for zeros, and writes zeros like anything else."""
     missing = mode == "r+"  # a shard in the making is read before it is there
     config: Any = {"write_empty_chunks": True, "read_missing_chunks": missing}
-    return zarr.open_array(
-        files.join(group_url, name),
-        mode=mode,
-        zarr_format=3,  # else each opening looks for files of format 2 as well
-        config=config,
-        storage_options=files.options(group_url),
-    )
+    with _OPENING, zarr.config.set({"codec_pipeline.path": _PIPELINE}):
+        return zarr.open_array(
+            files.join(group_url, name),
+            mode=mode,
+            zarr_format=3,  # else each opening looks for files of format 2 as well
+            config=config,
+            storage_options=files.options(group_url),
+        )
 
 
 def _open_group(url: str, *, mode: Literal["r", "r+", "a"]) -> zarr.Group:
@@ -366,9 +370,8 @@ def read_times(group_url: str, side: str, start: int, stop: int) -> NDArray[np.i
     """Read the timestamps of rows ``start:stop``, and neither their columns nor their weights."""
     with _reading(f"{group_url}/{side}"):
         indptr = np.asarray(_array(group_url, f"{side}/{INDPTR}")[start : stop + 1])
-        return np.asarray(
-            _array(group_url, f"{side}/{TIMESTAMPS}")[int(indptr[0]) : int(indptr[-1])]
-        )
+        cells = slice(int(indptr[0]), int(indptr[-1]))
+        return np.asarray(_array(group_url, f"{side}/{TIMESTAMPS}")[cells])
 
 
 def write_cells(group_url: str, side: str, start: int, columns: Mapping[str, NDArray[Any]]) -> None:
