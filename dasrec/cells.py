@@ -17,6 +17,7 @@ from dasrec.events import CleanRules
 from dasrec.journal import Journal, Shared
 from dasrec.kernels.csr import (
     collapse,
+    count_rows,
     cut_rows,
     cut_sessions,
     gather,
@@ -78,7 +79,7 @@ class CellBlock(NamedTuple):
 
 def save_by_user(folder: str, found: Columns, span: tuple[int, int]) -> CellBlock:
     """Write the cells of users ``span[0]:span[1]``, sorted by (user, item)."""
-    counts = np.bincount(found[USER] - np.int32(span[0]), minlength=span[1] - span[0])
+    counts = count_rows(found[USER], *span)
     others = {name: values for name, values in found.items() if name != USER}
     codecs = columns.write_columns(folder, others)
     with files.writing(folder):

@@ -105,8 +105,8 @@ def factorize(column: pd.Series) -> tuple[Ints, pd.Series, Longs]:
     """
     if not pd.api.types.is_integer_dtype(column.dtype):
         return number_texts(column)
-    codes, ids = number_ids(column.to_numpy(np.int64))
-    return codes, pd.Series(ids, copy=False), np.bincount(codes, minlength=len(ids))
+    codes, ids, counts = number_ids(column.to_numpy(np.int64))
+    return codes, pd.Series(ids, copy=False), counts
 
 
 def save_ids(folder: str, ids: pd.Series, counts: Longs) -> IdFiles:

@@ -14,7 +14,7 @@ from dasrec.buckets import Pieces, read_bucket, write_buckets
 from dasrec.cells import CellBlock, Columns
 from dasrec.errors import InputError
 from dasrec.journal import Journal, Shared
-from dasrec.kernels.csr import cut_rows, indptr_of, places, scatter
+from dasrec.kernels.csr import cut_rows, indptr_of, places, scatter, split_numbers
 from dasrec.schema import (
     DATA,
     INDICES,
@@ -92,30 +92,21 @@ def _write_by_user(
         arguments.append((draft.group_url, start, ranges, shared, turned))
     pieces = journal.run(_write_user_shard, arguments, name=f"ingest-write-{USER_ITEMS}")
     journal.drop([block.folder for block in found])
-    return list(chain.from_iterable(pieces))
+    return pieces
 
 
 def _write_user_shard(
     group_url: str, start: int, ranges: Sequence[Range], shared: Shared, turned: str
-) -> list[Pieces]:
+) -> Pieces:
+    """Write one shard, and leave its cells bucketed by item."""
+    parts = [block.load_by_user(first, stop) for block, first, stop in ranges]
+    found = {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
+    stored = _stored_as(USER_ITEMS)
+    columns = {name: found[stored[name]] for name in store.CELL_TYPES if stored[name] in found}
+    store.write_cells(group_url, USER_ITEMS, start, columns)
     cuts = shared.load()
-    timed = ranges[0][0].timed
-    shard, at, pieces = _empty_shard(sum(b - a for _, a, b in ranges), timed=timed), 0, []
-    for number, (block, first, stop) in enumerate(ranges):
-        found = block.load_by_user(first, stop)
-        for name in shard:
-            shard[name][at : at + stop - first] = found[_stored_as(USER_ITEMS)[name]]
-        at += stop - first
-        pieces.append(_bucket_by_item(found, cuts, f"{turned}-{number}"))
-    _write_shard(group_url, USER_ITEMS, start, shard)
-    return pieces
-
-
-def _bucket_by_item(found: Columns, cuts: Longs, path: str) -> Pieces:
-    bucket_of = np.repeat(np.arange(len(cuts) - 1, dtype=np.int32), np.diff(cuts))
-    buckets = bucket_of[found[ITEM]]
-    found[ITEM] -= cuts.astype(np.int32)[buckets]  # counted from the first of the bucket
-    return write_buckets(path, buckets, len(cuts) - 1, found)
+    buckets, found[ITEM] = split_numbers(found[ITEM], cuts)
+    return write_buckets(turned, buckets, len(cuts) - 1, found)
 
 
 def _write_by_item(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dasrec.kernels.csr import (
     collapse,
+    count_rows,
     cut_rows,
     gather,
     indptr_of,
@@ -19,6 +20,7 @@ from dasrec.kernels.csr import (
     rows_of,
     scatter,
     sort_cells,
+    split_numbers,
 )
 from tests import references
 from tests.references import Cell
@@ -127,6 +129,24 @@ def test_rows_are_cut_like_filling_boxes(counts: list[int], target: int) -> None
     held = [sum(counts[a:b]) for a, b in itertools.pairwise(cuts)]
     rows = np.diff(cuts)
     assert all(n <= target or size == 1 for n, size in zip(held, rows, strict=True))
+
+
+@given(st.lists(st.integers(3, 9), max_size=40))
+def test_cells_are_counted_by_row(rows: list[int]) -> None:
+    counts = count_rows(np.array(rows, np.int32), 3, 10)
+    assert counts.dtype == np.int64
+    assert counts.tolist() == [rows.count(row) for row in range(3, 10)]
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=8), st.data())
+def test_numbers_are_split_by_bucket(sizes: list[int], data: st.DataObject) -> None:
+    cuts = np.cumsum([0, *sizes])
+    numbers = data.draw(st.lists(st.integers(0, int(cuts[-1]) - 1), max_size=30))
+    buckets, within = split_numbers(np.array(numbers, np.int32), cuts)
+    assert (buckets.dtype, within.dtype) == (np.int32, np.int32)
+    for number, bucket, place in zip(numbers, buckets, within, strict=True):
+        assert 0 <= place < sizes[bucket]
+        assert cuts[bucket] + place == number
 
 
 def test_a_giant_row_stands_alone() -> None:

@@ -146,18 +146,20 @@ def test_the_largest_numbers_are_hashed_too() -> None:
 )
 def test_ids_are_numbered_in_ascending_order(drawn: list[int], repeats: int) -> None:
     values = np.array(drawn * repeats, np.int64)
-    codes, distinct = number_ids(values)
+    codes, distinct, counts = number_ids(values)
     assert distinct.tolist() == sorted(set(drawn))
     assert distinct[codes].tolist() == drawn * repeats
-    assert (codes.dtype, distinct.dtype) == (np.int32, np.int64)
+    assert counts.tolist() == [repeats * drawn.count(each) for each in distinct.tolist()]
+    assert (codes.dtype, distinct.dtype, counts.dtype) == (np.int32, np.int64, np.int64)
 
 
 @pytest.mark.parametrize("step", [1, 2**12, 2**40, 7_777_777_777])
 def test_many_distinct_ids_are_numbered(step: int) -> None:
     """More than the first slots hold, and in steps that a poor hash would put into one slot."""
     values = np.random.default_rng(0).permutation(50_000) * np.int64(step) - 3
-    codes, distinct = number_ids(values)
+    codes, distinct, counts = number_ids(values)
     assert (np.diff(distinct) > 0).all()
+    assert (counts == 1).all()
     np.testing.assert_array_equal(distinct[codes], values)
 
 

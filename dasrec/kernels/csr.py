@@ -61,6 +61,39 @@ def gather(values: NDArray[Any], order: Ints | Longs) -> NDArray[Any]:
 
 
 @njit(cache=True, nogil=True)
+def count_rows(rows: Ints, first: int, stop: int) -> Longs:
+    """Return how many cells each of the rows ``first:stop`` has, int64, in one pass."""
+    counts = np.zeros(stop - first, np.int64)
+    for row in rows:
+        counts[row - first] += 1
+    return counts
+
+
+@njit(cache=True, nogil=True)
+def split_numbers(numbers: Ints, cuts: Longs) -> tuple[Ints, Ints]:
+    """Return the bucket of each number, and the number counted from the first of its bucket.
+
+    Parameters
+    ----------
+    numbers : int32, shape (n,)
+    cuts : int64, ascending from 0
+        Bucket ``b`` has the numbers from ``cuts[b]`` to ``cuts[b + 1] - 1``.
+
+    Returns
+    -------
+    buckets, within : int32, shape (n,)
+    """
+    bucket_of = np.empty(cuts[-1], np.int32)
+    for bucket in range(cuts.shape[0] - 1):
+        bucket_of[cuts[bucket] : cuts[bucket + 1]] = bucket
+    buckets, within = np.empty(numbers.shape[0], np.int32), np.empty(numbers.shape[0], np.int32)
+    for i in range(numbers.shape[0]):
+        buckets[i] = bucket_of[numbers[i]]
+        within[i] = numbers[i] - cuts[buckets[i]]
+    return buckets, within
+
+
+@njit(cache=True, nogil=True)
 def _sorted_words(
     rows: Ints, columns: Ints, row_bits: int, column_bits: int, place_bits: int
 ) -> NDArray[np.uint64]:

@@ -178,54 +178,59 @@ def _first_codes(values: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[
 @njit(cache=True, nogil=True)
 def _ranks(distinct: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Rank distinct integers and sort them: a radix sort of as many 11-bit digits as they need."""
-    n = distinct.shape[0]
-    low, high = distinct.min(), distinct.max()
-    span = np.uint64(high) - np.uint64(low)  # modulo 2**64, so no difference is too large
+    n, low = distinct.shape[0], np.uint64(distinct.min())
+    span = np.uint64(distinct.max()) - low  # modulo 2**64, so no difference is too large
     order, other = np.arange(n, dtype=np.int32), np.empty(n, np.int32)
+    keys, moved = np.empty(n, np.uint64), np.empty(n, np.uint64)
+    for i in range(n):
+        keys[i] = np.uint64(distinct[i]) - low
     shift = np.uint64(0)
     while shift < np.uint64(64) and (span >> shift) > np.uint64(0):
         following = np.zeros(2049, np.int64)
         for i in range(n):
-            key = np.uint64(distinct[order[i]]) - np.uint64(low)
-            following[np.int64((key >> shift) & np.uint64(2047)) + 1] += 1
+            following[np.int64((keys[i] >> shift) & np.uint64(2047)) + 1] += 1
         for digit in range(2048):
             following[digit + 1] += following[digit]
-        for i in range(n):
-            key = np.uint64(distinct[order[i]]) - np.uint64(low)
-            slot = np.int64((key >> shift) & np.uint64(2047))
-            other[following[slot]] = order[i]
+        for i in range(n):  # keys move along: to look them up by order would cost twice as much
+            slot = np.int64((keys[i] >> shift) & np.uint64(2047))
+            other[following[slot]], moved[following[slot]] = order[i], keys[i]
             following[slot] += 1
-        order, other = other, order
+        order, other, keys, moved = other, order, moved, keys
         shift += np.uint64(11)
     ranks, ascending = np.empty(n, np.int32), np.empty(n, np.int64)
     for place in range(n):
         ranks[order[place]] = place
-        ascending[place] = distinct[order[place]]
+        ascending[place] = np.int64(keys[place] + low)
     return ranks, ascending
 
 
 @njit(cache=True, nogil=True)
-def _renumber(codes: NDArray[np.int32], ranks: NDArray[np.int32]) -> None:
+def _renumber(codes: NDArray[np.int32], ranks: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Replace codes by their ranks, and count these."""
+    counts = np.zeros(ranks.shape[0], np.int64)
     for i in range(codes.shape[0]):
-        codes[i] = ranks[codes[i]]
+        rank = ranks[codes[i]]
+        codes[i] = rank
+        counts[rank] += 1
+    return counts
 
 
 def number_ids(
     values: NDArray[np.int64],
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
     """Number integers without gaps in ascending order.
 
     Returns
     -------
     codes : int32, shape (n,)
     distinct : int64, ascending; ``distinct[codes]`` are the values
+    counts : int64, how often each occurs
     """
     codes, distinct = _first_codes(values)
     if not len(distinct):
-        return codes, distinct
+        return codes, distinct, distinct
     ranks, ascending = _ranks(distinct)
-    _renumber(codes, ranks)
-    return codes, ascending
+    return codes, ascending, _renumber(codes, ranks)
 
 
 @njit(cache=True, nogil=True)
