@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
@@ -29,13 +29,16 @@ class Pieces(NamedTuple):
 
 
 def write_buckets(
-    path: str, buckets: Ints, n_buckets: int, columns: Mapping[str, NDArray[Any]]
+    path: str, buckets: Ints, n_buckets: int, columns: dict[str, NDArray[Any]]
 ) -> Pieces:
-    """Sort parallel columns by bucket, stably, and write them so that a bucket is one range."""
+    """Sort parallel columns by bucket, stably, and write them so that a bucket is one range.
+
+    The columns are given up one by one, which takes them out of the dict.
+    """
     place, offsets = places(buckets, n_buckets)
     moved, codecs = [], {}
-    for name, values in columns.items():
-        kept, codecs[name] = narrow(values)
+    for name in list(columns):
+        kept, codecs[name] = narrow(columns.pop(name))
         moved += [scatter(each, place) for each in kept]
     with files.writing(path):
         files.write_column(

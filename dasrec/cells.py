@@ -68,13 +68,15 @@ class CellBlock(NamedTuple):
         counts = files.read_column(files.join(self.folder, _COUNTS), np.int64)
         return rows_of(np.clip(indptr_of(counts), start, stop)) + np.int32(self.first)
 
-    def load_by_user(self, start: int = 0, stop: int | None = None) -> Columns:
-        """Read all columns of cells ``start:stop`` of a block whose rows are users."""
-        names = (ITEM, VALUE, TIMESTAMP) if self.timed else (ITEM, VALUE)
-        return {
-            USER: self.rows(start, stop),
-            **{name: self.read(name, start, stop) for name in names},
-        }
+
+def load_by_user(ranges: Sequence[tuple[CellBlock, int, int | None]]) -> Columns:
+    """Read ranges of cells of blocks whose rows are users, all of it one after the other."""
+    timed = ranges[0][0].timed
+    found = {USER: np.concatenate([block.rows(start, stop) for block, start, stop in ranges])}
+    for name in (ITEM, VALUE, TIMESTAMP) if timed else (ITEM, VALUE):
+        parts = [block.read(name, start, stop) for block, start, stop in ranges]
+        found[name] = np.concatenate(parts)
+    return found
 
 
 def save_by_user(folder: str, found: Columns, span: tuple[int, int]) -> CellBlock:
@@ -228,7 +230,7 @@ def _core_counts(group: Sequence[CellBlock], shared: Shared) -> tuple[Longs, Lon
 
 def _keep_core(block: CellBlock, stop: int, shared: Shared, folder: str) -> CellBlock:
     keep_users, keep_items = shared.load()
-    found = block.load_by_user()
+    found = load_by_user([(block, 0, None)])
     keep = keep_users[found[USER]] & keep_items[found[ITEM]]
     found = {name: values[keep] for name, values in found.items()}
     new_users = np.concatenate(([0], np.cumsum(keep_users)))

@@ -167,7 +167,11 @@ def pandas_type(kind: pa.DataType) -> Any:
 
 
 def _series(array: Any, raw: Any) -> pd.Series:
-    found: pd.Series = array.to_pandas(types_mapper=pandas_type)
+    if pa.types.is_int64(array.type) and not array.null_count:  # pandas would copy them
+        values = pd.arrays.IntegerArray(array.to_numpy(), np.zeros(len(array), np.bool_))
+        found = pd.Series(values, copy=False)
+    else:
+        found = array.to_pandas(types_mapper=pandas_type)
     # an index given to Series() would pick rows by label
     return found.set_axis(raw.index) if isinstance(raw, pd.Series) else found
 

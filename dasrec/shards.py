@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dasrec import files, memory, store
 from dasrec.buckets import Pieces, read_bucket, write_buckets
-from dasrec.cells import CellBlock, Columns
+from dasrec.cells import CellBlock, Columns, load_by_user
 from dasrec.errors import InputError
 from dasrec.journal import Journal, Shared
 from dasrec.kernels.csr import cut_rows, indptr_of, places, scatter, split_numbers
@@ -99,11 +99,10 @@ def _write_user_shard(
     group_url: str, start: int, ranges: Sequence[Range], shared: Shared, turned: str
 ) -> Pieces:
     """Write one shard, and leave its cells bucketed by item."""
-    parts = [block.load_by_user(first, stop) for block, first, stop in ranges]
-    found = {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
-    stored = _stored_as(USER_ITEMS)
-    columns = {name: found[stored[name]] for name in store.CELL_TYPES if stored[name] in found}
-    store.write_cells(group_url, USER_ITEMS, start, columns)
+    found, stored = load_by_user(ranges), _stored_as(USER_ITEMS)
+    for name in store.CELL_TYPES:
+        if stored[name] in found:
+            store.write_cells(group_url, USER_ITEMS, start, {name: found[stored[name]]})
     cuts = shared.load()
     buckets, found[ITEM] = split_numbers(found[ITEM], cuts)
     return write_buckets(turned, buckets, len(cuts) - 1, found)

@@ -63,7 +63,9 @@ class Parquet:
 
 @contextlib.contextmanager
 def _parquet(path: str) -> Iterator[Any]:
-    with files.open_file(path) as file:
+    # what is local Arrow reads by itself, without Python's lock
+    local = files.is_local(path)
+    with pa.OSFile(files.locate(path)[1]) if local else files.open_file(path) as file:
         yield pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES)
 
 
