@@ -125,14 +125,14 @@ def _encode(scan: Scan, part: int, shared: Shared, path: str) -> Pieces:
     }
     numbers = users.numbers(part)
     bucket_of = (np.searchsorted(cuts, numbers, side="right") - 1).astype(np.int32)
-    buckets = bucket_of[found[USER]]
     within = numbers - cuts[bucket_of].astype(np.int32)  # counted from the first of the bucket
-    stays = keep_users[numbers][found[USER]]
-    found[USER] = within[found[USER]]
-    found[ITEM] = items.numbers(part)[found[ITEM]]
-    if not stays.all():
+    keeps = keep_users[numbers]
+    if not keeps.all():
+        stays = gather(keeps, found[USER])
         found = {name: values[stays] for name, values in found.items()}
-        buckets = buckets[stays]
+    buckets = gather(bucket_of, found[USER])
+    found[USER] = gather(within, found[USER])
+    found[ITEM] = gather(items.numbers(part), found[ITEM])
     return write_buckets(path, buckets, len(cuts) - 1, found)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasrec import files
+from dasrec.kernels.csr import gather
 from dasrec.kernels.hashing import few_values
 
 Arrays = list[NDArray[Any]]
@@ -70,7 +71,7 @@ def widen(
     """
     first = codecs[0]
     if first.book is not None:
-        return np.asarray(first.book[kept[0]])
+        return gather(first.book, kept[0])
     values = kept[0].astype(first.dtype)
     if len(kept) > 1:
         values |= kept[1].astype(first.dtype) << 32

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dasrec.errors import InputError
+from dasrec.kernels.csr import gather
 from dasrec.typing import Ints, Longs, ResolvedIds
 
 _PLAIN_INTEGER = r"^(0|-?[1-9][0-9]{0,18})$"
@@ -132,7 +133,7 @@ def number_texts(column: pd.Series) -> tuple[Ints, pd.Series, Longs]:
     codes = found.indices.to_numpy()
     ranks = np.empty(len(order), np.int32)
     ranks[order.to_numpy()] = np.arange(len(order), dtype=np.int32)
-    codes = ranks[codes]
+    codes = gather(ranks, codes)
     distinct: pd.Series = found.dictionary.take(order).to_pandas(types_mapper=pandas_type)
     return codes, distinct, np.bincount(codes, minlength=len(order))
 

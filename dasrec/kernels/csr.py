@@ -52,7 +52,7 @@ def scatter(values: NDArray[Any], place: Ints) -> NDArray[Any]:
 
 
 @njit(cache=True, nogil=True)
-def gather(values: NDArray[Any], order: Ints | Longs) -> NDArray[Any]:
+def gather(values: NDArray[Any], order: NDArray[np.integer]) -> NDArray[Any]:
     """Return ``values[order]``; NumPy takes longer, since it makes an order of int64 first."""
     out = np.empty(order.shape[0], values.dtype)
     for position in range(order.shape[0]):

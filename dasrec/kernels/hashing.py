@@ -8,6 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from dasrec.kernels.csr import gather
+
 STEP = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
@@ -266,4 +268,4 @@ def few_values(
     order = np.argsort(book[:n])
     ranks = np.empty(256, np.uint8)
     ranks[order] = np.arange(n, dtype=np.uint8)
-    return ranks[codes] if n else codes, book[:n][order].view(np.float32)
+    return gather(ranks, codes) if n else codes, book[:n][order].view(np.float32)
