@@ -81,8 +81,16 @@ class Target:
         return f"{verdict}  {self.name}: {self.value:.2f} (target {sign} {self.limit:g})"
 
 
-def run(job: Callable[..., dict[str, Any]], *, cores: int, **arguments: Any) -> Outcome:
+def run(
+    job: Callable[..., dict[str, Any]],
+    *,
+    cores: int,
+    python: str = sys.executable,
+    **arguments: Any,
+) -> Outcome:
     """Run a job in a fresh process that may use ``cores`` cores, and watch its memory.
+
+    ``python`` is for peers that cannot live in one environment with dasrec.
 
     Raises
     ------
@@ -93,7 +101,7 @@ def run(job: Callable[..., dict[str, Any]], *, cores: int, **arguments: Any) -> 
     call = json.dumps({"file": str(where), "job": job.__name__, "cores": cores, **arguments})
     os.sync()  # what the job before left to be written must not slow this one
     with subprocess.Popen(
-        [sys.executable, __file__, call],
+        [python, __file__, call],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

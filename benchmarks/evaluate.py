@@ -5,7 +5,9 @@
 All rank by the same vectors of users and items, for all users with something to find, without what
 they have seen. The log is that of als.py; a fifth of it is to be found. dasrec reads its store
 within the time that is measured, the others have SciPy matrices or data frames in memory before.
-LensKit ranks for ``--lenskit-users`` only, in one process; it is compared by what a user takes.
+LensKit ranks for ``--lenskit-users`` only, in one process; it is compared by what a user takes. It
+needs older libraries than dasrec: it runs in what ``make peers`` builds, or in the Python that
+``DASREC_PEERS`` names.
 
 ``rank`` ranks as a task of dasrec does, from memory; ``rank all`` leaves out no item for being too
 short. ``score`` does the same with vectors that are no numbers: nothing is ever above a limit, so
@@ -22,6 +24,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -232,7 +235,14 @@ def main() -> int:
     jobs["a quarter"] = partial(run, evaluate_dasrec, cores=cores, folder=quarter, n=n)
     if LENSKIT in options.peers:
         most = options.lenskit_users
-        jobs[LENSKIT] = partial(run, evaluate_lenskit, cores=cores, folder=folder, n=n, most=most)
+        jobs[LENSKIT] = partial(
+            *(run, evaluate_lenskit),
+            cores=cores,
+            python=options.lenskit,
+            folder=folder,
+            n=n,
+            most=most,
+        )
     rounds = common.alternate(jobs, repeats=options.repeats)
     targets = _targets(rounds)
     if options.json:
@@ -254,7 +264,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--peers", default=f"{IMPLICIT},{LENSKIT}", help="'' for none")
     options = common.parse(parser, repeats=3)
     options.peers = [peer for peer in options.peers.split(",") if peer]
-    for peer in [peer for peer in options.peers if not importlib.util.find_spec(peer)]:
+    options.lenskit = os.environ.get("DASREC_PEERS", ".venv-peers/bin/python")
+    there = {
+        IMPLICIT: importlib.util.find_spec(IMPLICIT) is not None,
+        LENSKIT: shutil.which(options.lenskit) is not None,
+    }
+    for peer in [peer for peer in options.peers if not there[peer]]:
         say(f"{peer} is skipped, as it is not installed")
         options.peers.remove(peer)
     return options
