@@ -46,11 +46,13 @@ _MAP = "What is near is liked by the same users; the axes themselves mean nothin
 _WHY = {
     "contributions": (
         "What user {user_id} would be recommended, and what each of their {n_seen} items adds to "
-        "a score: exactly, if the vectors of items are taken as they are."
+        "a score: exactly, if the vectors of items are taken as they are. The offset comes of none "
+        "of them."
     ),
     "cosine": (
         "What user {user_id} would be recommended, and which of their {n_seen} items {model} sees "
-        "as most alike. Cosines do not add up to the score."
+        "as most alike. Cosines do not add up to the score, which is the product of the user and "
+        "the item, and the offset, which the item has whoever the user is."
     ),
 }
 _SHOWN = (

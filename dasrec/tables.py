@@ -168,16 +168,19 @@ def reason_table(explanation: xr.Dataset) -> str:
     """Return an escaped HTML table: a row an item that is recommended, with what speaks for it.
 
     ``explanation`` is what :func:`dasrec.explain` returns, with ``title`` and ``reason_title`` if
-    ids say little. Each reason has what it adds, or its cosine, in brackets.
+    ids say little. Each reason has what it adds, or its cosine, in brackets. There is a column for
+    what of the score is offset, if something is.
     """
     titles = explanation["title" if "title" in explanation else ITEM_ID].values
     told = "reason_title" if "reason_title" in explanation else REASON_ID
     names = explanation[told].transpose(RANK, REASON).values
     adds = explanation["contribution"].transpose(RANK, REASON).values
-    rows = ""
+    offset, rows = explanation["offset"].values, ""
+    shown = bool(np.abs(offset).max(initial=0) > 0)
     for place, (rank, score) in enumerate(
         zip(explanation[RANK].values, explanation["score"].values, strict=True)
     ):
+        apart = f'<td class="number part">{offset[place]:.4g}</td>' if shown else ""
         because = "; ".join(
             f"{escape(str(name))} ({value:.3g})"
             for name, value in zip(names[place], adds[place], strict=True)
@@ -185,11 +188,13 @@ def reason_table(explanation: xr.Dataset) -> str:
         )
         rows += (
             f'<tr><td class="number">{rank}</td><th scope="row">{escape(str(titles[place]))}</th>'
-            f'<td class="number">{score:.4g}</td><td class="long">{because}</td></tr>\n'
+            f'<td class="number">{score:.4g}</td>{apart}<td class="long">{because}</td></tr>\n'
         )
     head = (
         '<th scope="col" class="number">Rank</th><th scope="col">Item</th>'
-        '<th scope="col" class="number">Score</th><th scope="col">Because of</th>'
+        '<th scope="col" class="number">Score</th>'
+        f'{"<th scope='col' class='number'>Offset</th>" if shown else ""}'
+        '<th scope="col">Because of</th>'
     )
     return (
         f'<table class="reasons">\n<thead><tr>{head}</tr></thead>\n'

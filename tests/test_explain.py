@@ -49,6 +49,12 @@ KINDS = [
     (ALS, {"nonnegative": True, "tolerance": 1e-9}),
     (ALS, {"nonnegative": True, "biases": False}),
     (ALS, {"user_features": True, "solver": "cg"}),
+    (dasrec.SGD, {}),
+    (dasrec.SGD, {"biases": False}),
+    (dasrec.SGD, {"regularization": 0.0}),
+    (dasrec.GradientDescent, {}),
+    (dasrec.SVDpp, {"iterations": 20}),
+    (dasrec.SVDpp, {"biases": False, "iterations": 20}),
 ]
 
 
@@ -118,18 +124,29 @@ def test_cosines_of_what_has_no_length_are_0() -> None:
     np.testing.assert_allclose(cosines(rows[:2], rows), [[1, 0, -1], [0, 0, 0]], atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", [dasrec.SGD, dasrec.BPR, dasrec.SVDpp])
-def test_other_models_tell_what_is_alike(data: Interactions, kind: Any) -> None:
-    model = fit(kind, data)
+@pytest.mark.parametrize(
+    ("kind", "parameters"),
+    [(dasrec.BPR, {}), (dasrec.Softmax, {}), (dasrec.SGD, {"regularization": 0.0, "factors": 40})],
+)
+def test_other_models_tell_what_is_alike(
+    data: Interactions, kind: Any, parameters: dict[str, Any]
+) -> None:
+    model = fit(kind, data, **parameters)
     found = dasrec.explain(model, data, user_id=USER, n=4, reasons=2)
     assert found.attrs["how"] == "cosine"
-    assert found["total"].isnull().all()
     vectors = model.item_factors_.values.astype(float)
     a, b = int(found["item_id"][0]), int(found["reason_id"][0, 0])
     lengths = np.linalg.norm(vectors[a]) * np.linalg.norm(vectors[b])
     expected = vectors[a] @ vectors[b] / lengths
     assert float(found["contribution"][0, 0]) == pytest.approx(expected, rel=1e-5)
-    assert found.attrs["how"] == "cosine"
+    # what every user gets alike is told apart from what is the user's own
+    items = model.item_ids_.numbers(found["item_id"].values)
+    alike = model.item_biases_.values[items] + np.asarray(getattr(model, "mean_", 0))
+    np.testing.assert_allclose(found["offset"], np.asarray(alike, float), rtol=1e-6)
+    np.testing.assert_allclose(found["total"] + found["offset"], found["score"], rtol=1e-5)
+    own = vectors[items] @ model.user_factors_.values[USER]
+    if kind is not dasrec.SGD:  # which has biases of users
+        np.testing.assert_allclose(found["total"], own, atol=1e-5)
 
 
 def test_the_list_is_that_of_recommend(data: Interactions) -> None:

@@ -115,10 +115,6 @@ class Alternating(Stepwise):
             self.solver, self.tolerance, factors=self.factors, nonnegative=self.nonnegative
         )
 
-    def folding(self, interactions: Interactions) -> Half:
-        """Describe the half-sweep that solves users from these interactions, items held fixed."""
-        raise NotImplementedError
-
     def _state(self) -> tuple[Any, Any]:
         """Return what an iteration starts from: arrays, lazy ones if they are saved."""
         raise NotImplementedError

@@ -24,6 +24,7 @@ from dasrec.kernels.topk import PANEL, rank_rows
 from dasrec.lists import rows_of_users
 from dasrec.memory import TILE_CELLS
 from dasrec.schema import FACTOR, ITEM, ITEM_ID, MODEL_KIND, RANK, USER, USER_ID
+from dasrec.sweeps import Half
 from dasrec.training import Training
 from dasrec.typing import Floats, Ids, Ints, Longs
 from dasrec.vocabulary import Vocabulary
@@ -118,6 +119,11 @@ class Model(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no ty
         """Return scoring vectors, float32 (n_users, d), for users that training did not see."""
         self.check_belongs(interactions)
         return self.scoring_vectors()[0]
+
+    def folding(self, interactions: Interactions) -> Half | None:
+        """Describe how :meth:`fold_in` solves users, if it does so by least squares; else None."""
+        del interactions
+        return None
 
     def check_fitted(self) -> None:
         """Refuse to go on with a model that has not learned yet."""

@@ -227,9 +227,13 @@ class GradientDescent(Stepwise):
 
     def fold_in(self, interactions: Interactions) -> Floats:
         """Solve every user's vector from these interactions exactly, items held fixed."""
+        return in_memory(sweep(interactions, USER_ITEMS, self.folding(interactions)).vectors)
+
+    def folding(self, interactions: Interactions) -> Half:
+        """Describe how :meth:`fold_in` solves users."""
         self.check_belongs(interactions)
         items = self.item_factors_.values
-        half = Half(
+        return Half(
             vectors=items,
             base=np.zeros(self.factors, np.float32),
             rotation=None,
@@ -238,7 +242,6 @@ class GradientDescent(Stepwise):
             shift=0.0,
             exponent=0.0,
         )
-        return in_memory(sweep(interactions, USER_ITEMS, half).vectors)
 
 
 def _gradient_block(

@@ -21,7 +21,7 @@ from dasrec.models.rated import Rated
 from dasrec.models.stratified import INIT_SCALE, Optimizer, Schedule, State, Stratified
 from dasrec.schema import ITEM, USER, USER_ITEMS
 from dasrec.strata import Strata, Stratum, map_users, plan_epochs, shares_of
-from dasrec.sweeps import sweep
+from dasrec.sweeps import Half, sweep
 from dasrec.training import Record
 from dasrec.typing import CsrBlock, Floats, Ids, Longs, Rng
 
@@ -264,10 +264,13 @@ class SGD(Rated, Stratified):
 
     def fold_in(self, interactions: Interactions) -> Floats:
         """Solve every user's vector and bias from these interactions exactly, items held fixed."""
-        self.check_belongs(interactions)
-        half = self._biased_half(self._item_side())
-        solved = sweep(interactions, USER_ITEMS, half)
+        solved = sweep(interactions, USER_ITEMS, self.folding(interactions))
         return np.asarray(self._with_mean(in_memory(solved.vectors)))
+
+    def folding(self, interactions: Interactions) -> Half:
+        """Describe how :meth:`fold_in` solves users."""
+        self.check_belongs(interactions)
+        return self._biased_half(self._item_side())
 
 
 def _moments(block: CsrBlock) -> tuple[float, float]:

@@ -128,8 +128,7 @@ class SVDpp(SGD):
 
     def fold_in(self, interactions: Interactions) -> Floats:
         """Solve every user's vector and bias from these interactions exactly, items held fixed."""
-        self.check_belongs(interactions)
-        shared = blocks.share((self._biased_half(self._item_side()), self.implicit_factors_.values))
+        shared = blocks.share((self.folding(interactions), self.implicit_factors_.values))
         parts = interactions.map_blocks(
             _fold_block, USER_ITEMS, shared, name="fold-block", progress=False
         )

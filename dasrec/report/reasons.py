@@ -14,6 +14,7 @@ from dasrec.report.base import FEW_TICKS, PALETTE, check_holds, draw_legend, mak
 from dasrec.schema import ITEM_ID, RANK, REASON, REASON_ID
 
 _SHADES = ("#004c7a", "#0072b2", "#3d95c9", "#7fb9dd", "#b5d7ec")  # the first reasons, then lighter
+_RATED = ("als", "gd", "sgd", "svdpp")  # what predicts weights
 _OTHERS, _OFFSET = "#c8ced5", PALETTE[1]
 
 
@@ -38,7 +39,7 @@ def reason_bars(explanation: xr.Dataset) -> figure:
     titles = explanation["title" if "title" in explanation else ITEM_ID].values
     ranks = explanation[RANK].values
     items = [f"{rank}. {shorten(each, 18)}" for rank, each in zip(ranks, titles, strict=True)]
-    unit = "in the unit of the weights" if explanation.attrs.get("model") == "als" else "no unit"
+    unit = "in the unit of the weights" if explanation.attrs.get("model") in _RATED else "no unit"
     fig = make_figure(
         f"Reasons for user {shorten(explanation.attrs.get('user_id', ''), 16)}",
         x_label=f"What adds to the score ({unit})" if exact else "Cosine of item vectors (no unit)",
