@@ -21,9 +21,9 @@ from dasrec.kernels.hashing import cell_uniform
 from dasrec.measure import (
     Job,
     both_block,
-    check_measurable,
     check_scale,
     check_trained_on,
+    choose_for,
     factors_of,
     facts_of_run,
     label,
@@ -37,12 +37,11 @@ from dasrec.metrics import (
     Items,
     choose_metrics,
     facts_of,
-    groups_of,
     with_directions,
 )
 from dasrec.models.base import Model
 from dasrec.results import Evaluation
-from dasrec.schema import ITEM, USER, USER_ID, USER_ITEMS, N
+from dasrec.schema import USER, USER_ID, USER_ITEMS, N
 from dasrec.scorers import Rankable, Vectors
 from dasrec.split import Split
 from dasrec.typing import Bools, CsrBlock, Ints, Longs, Rng, Side
@@ -111,14 +110,8 @@ def evaluate(
         The model belongs to another store, was fitted on something else than ``split.train``, or
         predicts values on another scale than those of the split.
     """
-    predicts_values = check_measurable(model, split, allow_overlap=allow_overlap)
-    chosen = choose_metrics(metrics, predicts_values=predicts_values, compat=compat)
-    lengths = check_lengths(n, n_items=split.train.n_items)
-    if compat is not None and ITEM in (groups or {}):
-        msg = "groups of items go with our own formulas; leave out compat, or the groups"
-        raise InputError(msg)
-    known = groups_of(groups, split.train)
-    job = plan_job(model, split, chosen, lengths, groups=known, compat=compat)
+    chosen = choose_for(model, split, metrics, compat=compat, allow_overlap=allow_overlap)
+    job = plan_job(model, split, chosen, n, groups=groups, compat=compat)
     parts = split.test.map_blocks(rank_block, USER_ITEMS, blocks.share(job), name="rank-block")
     return _summed(job, split, parts)
 
@@ -162,15 +155,13 @@ def evaluate_users(
     InputError
         Also if a metric is named that is no mean over users.
     """
-    predicts_values = check_measurable(model, split, allow_overlap=allow_overlap)
-    chosen = choose_metrics(metrics, predicts_values=predicts_values, compat=compat)
+    chosen = choose_for(model, split, metrics, compat=compat, allow_overlap=allow_overlap)
     odd = [metric.name for metric in chosen if metric.values is None]
     if odd and metrics is not None:
         msg = f"{', '.join(odd)} is no mean over users; leave it out, or call evaluate"
         raise InputError(msg)
     chosen = tuple(metric for metric in chosen if metric.values is not None)
-    lengths = check_lengths(n, n_items=split.train.n_items)
-    job = plan_job(model, split, chosen, lengths, compat=compat)
+    job = plan_job(model, split, chosen, n, compat=compat)
     parts = split.test.map_blocks(value_block, USER_ITEMS, blocks.share(job), name="rank-block")
     return _by_user(job, split, parts)
 
@@ -198,36 +189,45 @@ def evaluate_both(
     n: int | Sequence[int] = 10,
     metrics: Sequence[str] | None = None,
     compat: str | None = None,
+    groups: Mapping[str, Any] | None = None,
     allow_overlap: bool = False,
 ) -> tuple[Evaluation, xr.Dataset]:
     """Return what :func:`evaluate` and :func:`evaluate_users` do, of lists that are made once.
 
     Values of users are those of the metrics that are means over users, perhaps of none.
     """
-    predicts_values = check_measurable(model, split, allow_overlap=allow_overlap)
-    chosen = choose_metrics(metrics, predicts_values=predicts_values, compat=compat)
-    job = plan_job(
-        model, split, chosen, check_lengths(n, n_items=split.train.n_items), compat=compat
-    )
+    chosen = choose_for(model, split, metrics, compat=compat, allow_overlap=allow_overlap)
+    job = plan_job(model, split, chosen, n, groups=groups, compat=compat)
     parts = split.test.map_blocks(both_block, USER_ITEMS, blocks.share(job), name="rank-block")
     sums, values = zip(*parts, strict=True)
     return _summed(job, split, sums), _by_user(job, split, values)
 
 
 def evaluate_all(
-    models: Sequence[Rankable], split: Split, *, n: int | Sequence[int] = 10
+    models: Sequence[Rankable],
+    split: Split,
+    *,
+    n: int | Sequence[int] = 10,
+    metrics: Sequence[str] | None = None,
+    compat: str | None = None,
+    groups: Mapping[str, Any] | None = None,
+    allow_overlap: bool = False,
 ) -> Evaluation:
     """Evaluate several models, or whatever ranks, on one split, eagerly.
+
+    Parameters are those of :func:`evaluate`, for each of the models.
 
     Returns
     -------
     Evaluation, an xarray.Dataset
         As :func:`evaluate`, along a dim ``model``; NaN where a metric says nothing about a model.
     """
-    measured = [evaluate(model, split, n=n) for model in models]
+    how: dict[str, Any] = {"n": n, "metrics": metrics, "compat": compat, "groups": groups}
+    measured = [evaluate(model, split, **how, allow_overlap=allow_overlap) for model in models]
     names = pd.Index([each.attrs["model"] for each in measured], name="model")
     whole = xr.concat(measured, dim=names, data_vars="all", join="outer", combine_attrs="override")
-    return Evaluation(whole.data_vars, whole.coords, attrs={"split": split.spec})
+    facts = {"split": split.spec} | ({} if compat is None else {"compat": compat})
+    return Evaluation(whole.data_vars, whole.coords, attrs=facts)
 
 
 def holdout(

@@ -115,7 +115,7 @@ def explain(
 
 
 def _is_unique(half: Half, row: CsrBlock) -> bool:
-    """Tell whether one vector alone is the best for a row: without a ridge, cells must settle it."""
+    """Tell whether one vector alone is best for a row; without a ridge cells must settle it."""
     if half.scale > 0:
         return True
     own = in_memory(half.vectors)[row.indices]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dasrec.checks import check_lengths
 from dasrec.errors import InputError, MismatchError
 from dasrec.interactions import Interactions, read_both
 from dasrec.kernels.csr import rows_of
@@ -19,7 +20,9 @@ from dasrec.metrics import (
     Metric,
     Predicted,
     Ranked,
+    choose_metrics,
     facts_of,
+    groups_of,
     metrics_of,
     tally,
     with_directions,
@@ -48,13 +51,26 @@ class Job(NamedTuple):
         return [metrics_of(self.compat)[name] for name in self.metrics]
 
 
+def choose_for(
+    given: Rankable,
+    split: Split,
+    metrics: Sequence[str] | None,
+    *,
+    compat: str | None,
+    allow_overlap: bool,
+) -> tuple[Metric, ...]:
+    """Return the metrics to measure it by, and refuse what cannot be measured on this split."""
+    predicts_values = check_measurable(given, split, allow_overlap=allow_overlap)
+    return choose_metrics(metrics, predicts_values=predicts_values, compat=compat)
+
+
 def plan_job(
     given: Rankable,
     split: Split,
     chosen: Sequence[Metric],
-    lengths: tuple[int, ...],
+    n: int | Sequence[int],
     *,
-    groups: Mapping[str, Groups] = {},
+    groups: Mapping[str, Any] | None = None,
     compat: str | None = None,
 ) -> Job:
     """Gather what the tasks need, eagerly; users that training did not see are folded in.
@@ -62,10 +78,16 @@ def plan_job(
     Raises
     ------
     InputError
-        What was given cannot rank, or lacks what a metric needs.
+        What was given cannot rank, or lacks what a metric needs, ``n`` is larger than the
+        catalogue, or labels of groups are not one a user or an item.
     BudgetError
         It would not fit in memory.
     """
+    lengths = check_lengths(n, n_items=split.train.n_items)
+    if compat is not None and ITEM in (groups or {}):
+        msg = "groups of items go with our own formulas; leave out compat, or the groups"
+        raise InputError(msg)
+    members = groups_of(groups, split.train)
     scorer = _scorer(given, split)
     whole = [metric.name for metric in chosen if "wins" in metric.needs]
     if whole and not isinstance(scorer, Vectors):
@@ -75,10 +97,10 @@ def plan_job(
         )
         raise InputError(msg)
     check_room(scorer, split.train, max(lengths), whole_rows=bool(whole))
-    facts = facts_of(chosen, split.train, groups=groups.get(ITEM))
+    facts = facts_of(chosen, split.train, groups=members.get(ITEM))
     facts = with_directions(facts, chosen, factors_of(model_of(given)))
     names = tuple(metric.name for metric in chosen)
-    return Job(scorer, split.seen, lengths, names, facts, compat, groups)
+    return Job(scorer, split.seen, lengths, names, facts, compat, members)
 
 
 def factors_of(model: Model | None) -> Floats | None:

@@ -115,7 +115,7 @@ def gigabytes(size: int) -> str:
 
 
 def readable(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record, its bytes as people read them."""
-    return {
-        key: gigabytes(value) if key.endswith("_bytes") else value for key, value in record.items()
-    }
+    """Return a record, its bytes and seconds as people read them."""
+    units = {"_bytes": gigabytes, "_seconds": "{:.3g} s".format}
+    told = {key: tell for key in record for end, tell in units.items() if key.endswith(end)}
+    return {key: told[key](value) if key in told else value for key, value in record.items()}

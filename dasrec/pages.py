@@ -22,6 +22,7 @@ from dasrec.report import (
     certainty_table,
     difference_points,
     fact_list,
+    group_bars,
     heat_map,
     interval_points,
     item_map,
@@ -33,7 +34,7 @@ from dasrec.report import (
     reason_bars,
     reason_table,
 )
-from dasrec.schema import ITEM, RANK, REASON, USER_ITEMS, N
+from dasrec.schema import BY_GROUP, ITEM, RANK, REASON, USER_ITEMS, N
 from dasrec.summaries import count_in_time, count_on_grid, count_tails, place_items
 
 SAMPLED_USERS = 5
@@ -51,7 +52,7 @@ _WHY = {
     ),
     "cosine": (
         "What user {user_id} would be recommended, and which of their {n_seen} items {model} sees "
-        "as most alike. Cosines do not add up to the score, which is the product of the user and "
+        "as most alike. Cosines do not add up to the score: that is the product of the user and "
         "the item, and the offset, which the item has whoever the user is."
     ),
 }
@@ -74,13 +75,55 @@ def read_titles(place: str) -> pd.Series:
     InputError
         It is no CSV, or lacks a column.
     """
+    return _read_column(place, "item_id", "title")
+
+
+def read_groups(
+    interactions: Interactions, users: str | None, items: str | None
+) -> dict[str, Any] | None:
+    """Read the groups that :func:`dasrec.evaluate` takes from CSV files.
+
+    Parameters
+    ----------
+    interactions : Interactions
+        Whose users and items they are; what a file does not name belongs to no group.
+    users, items : path, optional
+        Columns ``user_id`` or ``item_id``, and ``group``; for items also ``"popularity"``.
+
+    Returns
+    -------
+    dict or None
+        None if nothing is given.
+
+    Raises
+    ------
+    InputError
+        A file is no CSV or lacks a column, or none of its ids are known.
+    """
+    groups: dict[str, Any] = {}
+    for side, place in (("user", users), ("item", items)):
+        if place is None or (side, place) == ("item", "popularity"):
+            groups |= {side: place} if place else {}
+            continue
+        ids = getattr(interactions, f"{side}_ids").ids
+        labels = _read_column(place, f"{side}_id", "group", text=ids.dtype != np.int64)
+        groups[side] = labels.reindex(ids).to_numpy(object)
+    return groups or None
+
+
+def _read_column(place: str, key: str, column: str, *, text: bool = False) -> pd.Series:
+    """Return a column of a CSV by that of ids, which may be text even if they look like numbers."""
     try:
-        table = pd.read_csv(place)
+        table = pd.read_csv(place, dtype={key: str} if text else None)
     except ValueError as error:
         msg = f"{place} is not readable as CSV: {error}"
         raise InputError(msg) from error
-    check_columns(list(table.columns), ("item_id", "title"), where=place)
-    return table.set_index("item_id")["title"]
+    check_columns(list(table.columns), (key, column), where=place)
+    if table[key].duplicated().any():
+        twice = table[key][table[key].duplicated()].iloc[0]
+        msg = f"{place} has {key} {twice} more than once; expected one {column} for each"
+        raise InputError(msg)
+    return table.set_index(key)[column]
 
 
 def describe(
@@ -174,21 +217,29 @@ def _titled(ids: Any, titles: pd.Series) -> Any:
     return shown.map(titles).where(shown.isin(titles.index), shown).astype(object).to_numpy()
 
 
-def _figures(evaluation: xr.Dataset) -> Section:
-    return Section(
-        "Evaluation",
-        text=_SHOWN.format(**evaluation.attrs),
-        figures=(metric_bars(evaluation),),
-        html=(metric_table(evaluation),),
-    )
+def _figures(evaluation: xr.Dataset, heading: str = "Evaluation") -> Section:
+    """Return the section of what was measured, perhaps by groups: then with a figure a metric."""
+    if {*BY_GROUP} & {*evaluation.dims}:
+        names = [str(name) for name, each in evaluation.data_vars.items() if each.dims]
+        drawn = tuple(group_bars(evaluation, metric=name) for name in names)
+    else:
+        drawn = _draw(metric_bars, evaluation)
+    text = _SHOWN.format(**evaluation.attrs)
+    return Section(heading, text, drawn, (metric_table(evaluation),))
 
 
 def describe_evaluation(evaluation: xr.Dataset, certainty: xr.Dataset | None) -> list[Section]:
-    """Return the sections of a page about one model; ``certainty`` is what ``intervals`` gives."""
-    table = Section(
-        "Evaluation", text=_SHOWN.format(**evaluation.attrs), html=(metric_table(evaluation),)
-    )
-    return [table] if certainty is None else [table, _intervals(certainty)]
+    """Return the sections of a page about one model; ``certainty`` is what ``intervals`` gives.
+
+    An evaluation by groups has a figure for each metric, at the first length of lists.
+    """
+    grouped = bool({*BY_GROUP} & {*evaluation.dims})
+    if certainty is None or grouped:
+        sections = [_figures(evaluation, "By groups" if grouped else "Evaluation")]
+    else:
+        text, table = _SHOWN.format(**evaluation.attrs), metric_table(evaluation)
+        sections = [Section("Evaluation", text=text, html=(table,))]
+    return sections if certainty is None else [*sections, _intervals(certainty)]
 
 
 def describe_comparison(comparison: xr.Dataset) -> list[Section]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,9 @@ import xarray as xr
 
 from dasrec.cards import Card
 from dasrec.errors import InputError
-from dasrec.schema import METRIC, MODEL, N
-from dasrec.tables import certainty_table, metric_table, names_of, with_models
+from dasrec.schema import BY_GROUP, METRIC, MODEL, N
+from dasrec.tables import certainty_table, metric_table, names_of, tabulate, with_models
 
-_BY_GROUP = ("user_group", "item_group")
 _NARROW = 100  # characters of a line of text
 _COMPARED = ("value", "low", "high", "difference", "difference_low", "difference_high")
 
@@ -67,27 +68,12 @@ class Evaluation(_Result):  # type: ignore[no-untyped-call]
     def _table(self) -> pd.DataFrame | None:
         """Return a row a metric and length, a column a model or group."""
         odd = [each for each in self.data_vars.values() if each.dtype.kind != "f"]
-        if odd or not self.data_vars or self.chunks or not {*self.dims} <= {MODEL, N, *_BY_GROUP}:
+        if odd or not self.data_vars or self.chunks or not {*self.dims} <= {MODEL, N, *BY_GROUP}:
             return None
-        whole = with_models(self)
-        dims = [dim for dim in (MODEL, *_BY_GROUP) if dim in whole.dims]
-        labels = [pd.Index(whole[dim].values, name=dim) for dim in dims]
-        columns = pd.MultiIndex.from_product(labels) if len(dims) > 1 else labels[0].rename(None)
-        blank = xr.DataArray(np.zeros([len(each) for each in labels]), dims=dims)
-        rows = {}
-        for name, each in whole.drop_vars(dims).data_vars.items():
-            lengths = whole[N].values if N in each.dims else [None]
-            for place, n in enumerate(lengths):
-                values = each if n is None else each.isel({N: place}, drop=True)
-                key = f"{name}" if n is None else f"{name}@{n}"
-                rows[key] = (blank + values).transpose(*dims).values.ravel()
-        return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+        return tabulate(self)
 
     def _html_table(self) -> str:
-        if not {*_BY_GROUP} & {*self.dims}:
-            return metric_table(self)
-        table: Any = self._table()
-        return str(table.to_html(border=0, float_format="{:.4f}".format, na_rep="-"))
+        return metric_table(self)
 
 
 class Comparison(_Result):  # type: ignore[no-untyped-call]
@@ -118,16 +104,18 @@ class Comparison(_Result):  # type: ignore[no-untyped-call]
 def as_record(evaluation: xr.Dataset) -> dict[str, Any]:
     """Return an evaluation as one JSON-able object; ``metrics`` has keys like ``recall@20``.
 
-    Groups follow the name: ``recall/tail@20``.
+    Groups follow the name: ``recall/tail@20``; ``groups`` says which there are.
     """
     figures: dict[str, float] = {}
+    groups = {dim: evaluation[dim].values.tolist() for dim in BY_GROUP if dim in evaluation.dims}
     for name, values in evaluation.data_vars.items():
         for place in np.ndindex(values.shape):
             value = values[place]
             labels = "".join(f"/{value[dim].item()}" for dim in values.dims if dim != N)
             length = f"@{int(value[N])}" if N in values.dims else ""
             figures[f"{name}{labels}{length}"] = float(value)
-    return {**evaluation.attrs, "metrics": figures}
+    named = {"groups": groups} if groups else {}
+    return {**evaluation.attrs, **named, "metrics": figures}
 
 
 def as_records(comparison: xr.Dataset) -> dict[str, Any]:
@@ -158,15 +146,16 @@ def from_record(record: Mapping[str, Any], *, where: str) -> Evaluation | Compar
     Raises
     ------
     InputError
-        It is neither, or by groups.
+        It is neither.
     """
     figures = record.get("figures", record.get("metrics"))
-    facts = {key: value for key, value in record.items() if key not in ("figures", "metrics")}
+    rest = ("figures", "metrics", "groups")
+    facts = {key: value for key, value in record.items() if key not in rest}
     try:
         if isinstance(figures, list):
             return _comparison(figures).assign_attrs(facts)
-        if isinstance(figures, dict) and figures and not any("/" in name for name in figures):
-            return _evaluation(figures).assign_attrs(facts)
+        if isinstance(figures, dict) and figures:
+            return _evaluation(figures, record.get("groups", {})).assign_attrs(facts)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         msg = f"{where} is damaged: {type(error).__name__} {error}"
         raise InputError(msg) from error
@@ -174,17 +163,32 @@ def from_record(record: Mapping[str, Any], *, where: str) -> Evaluation | Compar
     raise InputError(msg)
 
 
-def _evaluation(figures: Mapping[str, float]) -> Evaluation:
-    cut = {name: name.partition("@") for name in figures}
-    lengths = sorted({int(n) for _, at, n in cut.values() if at})
+def _evaluation(figures: Mapping[str, float], groups: Mapping[str, Sequence[Any]]) -> Evaluation:
+    lengths = sorted({int(end[1]) for key in figures if (end := re.search(r"@(\d+)$", key))})
+    sizes = {dim: len(labels) for dim, labels in groups.items()} | {N: len(lengths)}
+    places = _places(groups, lengths)
     found: dict[str, Any] = {}
-    for key, (name, at, n) in cut.items():
-        if not at:
-            found[name] = ((), float(figures[key]))
-        else:
-            _, values = found.setdefault(name, ((N,), np.full(len(lengths), np.nan)))
-            values[lengths.index(int(n))] = figures[key]
-    return Evaluation(found, coords={N: lengths})
+    for key, figure in figures.items():
+        name = re.split("[/@]", key, maxsplit=1)[0]
+        dims, place = places[key[len(name) :]]
+        blank = np.full([sizes[dim] for dim in dims], np.nan)
+        found.setdefault(name, (dims, blank))[1][place] = figure
+    return Evaluation(found, coords={**groups, N: lengths})
+
+
+def _places(
+    groups: Mapping[str, Sequence[Any]], lengths: Sequence[int]
+) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+    """Return the dims and the place that each end of a name stands for, like ``/tail@20``."""
+    sides = {dim: [f"/{label}" for label in labels] for dim, labels in groups.items()}
+    sides[N] = [f"@{n}" for n in lengths]
+    found = {}
+    for most in range(len(sides) + 1):  # what can be told apart more goes before
+        for dims in combinations(sides, most):
+            for place in np.ndindex(*(len(sides[dim]) for dim in dims)):
+                end = "".join(sides[dim][at] for dim, at in zip(dims, place, strict=True))
+                found[end] = dims, place
+    return found
 
 
 def _comparison(figures: list[dict[str, Any]]) -> Comparison:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from dasrec.checks import check_count, check_number
 from dasrec.medium import CELL_BYTES, TASK_BYTES, FactorsIn, in_files
 from dasrec.memory import block_cells, check_fits
-from dasrec.plan import STORED_CELL_BYTES, parsed_bytes
+from dasrec.plan import STORED_CELL_BYTES, Plan, parsed_bytes
 
 CELL_RATE = 13e6
 """Cells that a core of two of a machine of 2024 solves for in a second at 64 factors."""
@@ -58,8 +58,8 @@ class Workers(NamedTuple):
     bandwidth: float = 1e9
 
 
-@dataclass(frozen=True)
-class ScalePlan:
+@dataclass(frozen=True, repr=False)
+class ScalePlan(Plan):
     """What :func:`plan_scale` foresees; bytes and seconds are those of one iteration.
 
     Attributes
@@ -70,7 +70,7 @@ class ScalePlan:
         Blocks of both sides.
     factors_in : {"files", "ranges"}
         Whether a worker holds all factors of the side held fixed, or a task those that it needs.
-    worker_bytes, limit_bytes : int
+    peak_bytes, limit_bytes : int
         Peak of a worker, without blocks that are kept decoded; and what it has.
     caller_bytes : int
         Ids and counts, on whoever calls.
@@ -86,7 +86,7 @@ class ScalePlan:
     store_bytes: int
     n_tasks: int
     factors_in: FactorsIn
-    worker_bytes: int
+    peak_bytes: int
     limit_bytes: int
     caller_bytes: int
     cell_bytes: int
@@ -94,10 +94,6 @@ class ScalePlan:
     compute_seconds: float
     transfer_seconds: float
     scheduler_seconds: float
-
-    def as_record(self) -> dict[str, Any]:
-        """Return the plan as a dict for JSON."""
-        return asdict(self)
 
 
 def plan_scale(
@@ -150,7 +146,7 @@ def plan_scale(
         store_bytes=2 * STORED_CELL_BYTES * n,
         n_tasks=n_tasks,
         factors_in=factors_in,
-        worker_bytes=limit - room + held,
+        peak_bytes=limit - room + held,
         limit_bytes=limit,
         caller_bytes=_CALLER_BYTES * (sizes.n_users + sizes.n_items),
         cell_bytes=cells,

@@ -25,6 +25,7 @@ FACTOR, ITERATION, RANK, N, STEP = "factor", "iteration", "rank", "n", "step"
 MODEL, METRIC, REASON = "model", "metric", "reason"
 PART = "part"
 TIME, USER_BIN, ITEM_BIN = "time", "user_bin", "item_bin"
+BY_GROUP = ("user_group", "item_group")
 
 # names of a dense label along the user or the item dimension
 USER_ID, ITEM_ID, REASON_ID = "user_id", "item_id", "reason_id"

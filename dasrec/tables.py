@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from html import escape
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from dasrec.checks import check_columns
-from dasrec.schema import ITEM_ID, METRIC, MODEL, RANK, REASON, REASON_ID, USER_ID, N
+from dasrec.schema import BY_GROUP, ITEM_ID, METRIC, MODEL, RANK, REASON, REASON_ID, USER_ID, N
 
 NOT_MEASURED = "\N{EN DASH}"
 _LOWER_IS_BETTER = frozenset({"rmse", "mae"})
@@ -30,41 +31,59 @@ def names_of(measured: xr.Dataset | xr.DataArray) -> list[str]:
     return [str(name) for name in measured[MODEL].values]
 
 
-def metric_table(evaluation: xr.Dataset) -> str:
-    """Return an escaped HTML table: a row a model, a column a metric (``ndcg@10``: lists of 10).
+def tabulate(evaluation: xr.Dataset) -> pd.DataFrame:
+    """Return a row a metric and length (``ndcg@10``), a column a model and group."""
+    whole = with_models(evaluation)
+    dims = [dim for dim in (MODEL, *BY_GROUP) if dim in whole.dims]
+    labels = [pd.Index(whole[dim].values, name=dim) for dim in dims]
+    columns = pd.MultiIndex.from_product(labels) if len(dims) > 1 else labels[0].rename(None)
+    blank = xr.DataArray(np.zeros([len(each) for each in labels]), dims=dims)
+    rows = {}
+    for name, each in whole.drop_vars(dims).data_vars.items():
+        lengths = whole[N].values if N in each.dims else [None]
+        for place, n in enumerate(lengths):
+            values = each if n is None else each.isel({N: place}, drop=True)
+            key = f"{name}" if n is None else f"{name}@{n}"
+            rows[key] = (blank + values).transpose(*dims).values.ravel()
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
-    ``evaluation`` is as for :func:`metric_bars`; metrics without the dim ``n`` come first. The best
-    of a column is bold (the lowest for ``rmse`` and ``mae``); a dash is what was not measured.
+
+def metric_table(evaluation: xr.Dataset) -> str:
+    """Return an escaped HTML table: a row a metric and length (``ndcg@10``), a column a model.
+
+    ``evaluation`` is as for :func:`metric_bars`, or by groups, which have a column each. The best
+    model of a row is bold (the lowest for ``rmse`` and ``mae``); a dash is what was not measured.
     """
-    measured = with_models(evaluation)
-    columns = {name: each for name, each in measured.data_vars.items() if set(each.dims) == {MODEL}}
-    for name, each in measured.data_vars.items():
-        if N in each.dims:
-            columns |= {f"{name}@{int(at[N])}": at for at in each.transpose(N, MODEL)}
-    head = "".join(
-        f'<th scope="col" class="number" title="{escape(str(each.attrs.get("formula", "")))}">'
-        f"{escape(str(name))}</th>"
-        for name, each in columns.items()
+    table: Any = tabulate(evaluation)
+    n_models = with_models(evaluation).sizes[MODEL]
+    columns = [each if isinstance(each, tuple) else (each,) for each in table.columns]
+    if n_models == 1 and len(columns[0]) > 1:  # its groups say enough
+        columns = [groups for _, *groups in columns]
+    names = "".join(
+        f'<th scope="col" class="number">{escape(" / ".join(map(str, each)))}</th>'
+        for each in columns
     )
-    cells = [_column(str(name), each.values) for name, each in columns.items()]
-    rows = "".join(
-        f'<tr><th scope="row">{escape(model)}</th>{"".join(row)}</tr>\n'
-        for model, *row in zip(names_of(measured), *cells, strict=True)
-    )
+    rows = ""
+    for key, values in zip(table.index, table.values, strict=True):
+        name = key.partition("@")[0]
+        by_group = values.reshape(n_models, -1).T
+        texts = np.array([_column(name, each) for each in by_group]).T.ravel()
+        formula = escape(str(evaluation[name].attrs.get("formula", "")))
+        cells = "".join(f'<td class="number">{text}</td>' for text in texts)
+        rows += f'<tr><th scope="row" title="{formula}">{escape(key)}</th>{cells}</tr>\n'
     return (
-        f'<table class="metrics">\n<thead><tr><th scope="col">Model</th>{head}</tr></thead>\n'
+        f'<table class="metrics">\n<thead><tr><th scope="col">Metric</th>{names}</tr></thead>\n'
         f"<tbody>\n{rows}</tbody>\n</table>"
     )
 
 
 def _column(name: str, values: NDArray[np.floating]) -> list[str]:
-    """Return the cells of one metric; what prints like the best is as good as the best."""
+    """Return the figures of one metric; what prints like the best is as good as the best."""
     texts = [f"{value:.4f}" if np.isfinite(value) else NOT_MEASURED for value in values]
     found = [text for text in texts if text != NOT_MEASURED]
     choose = min if name in _LOWER_IS_BETTER else max
     best = choose(found, key=float) if len(found) > 1 else None
-    bold = [f"<strong>{text}</strong>" if text == best else text for text in texts]
-    return [f'<td class="number">{text}</td>' for text in bold]
+    return [f"<strong>{text}</strong>" if text == best else text for text in texts]
 
 
 def list_table(lists: pd.DataFrame) -> str:
@@ -193,7 +212,7 @@ def reason_table(explanation: xr.Dataset) -> str:
     head = (
         '<th scope="col" class="number">Rank</th><th scope="col">Item</th>'
         '<th scope="col" class="number">Score</th>'
-        f'{"<th scope='col' class='number'>Offset</th>" if shown else ""}'
+        f"{"<th scope='col' class='number'>Offset</th>" if shown else ''}"
         '<th scope="col">Because of</th>'
     )
     return (

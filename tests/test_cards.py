@@ -22,6 +22,7 @@ from dasrec import Interactions, store
 from dasrec.cards import Card, sketch_factors, sketch_line, sketch_matrix, sketch_share, told
 from dasrec.datasets import simulate_events
 from dasrec.models import load_model
+from dasrec.scale import Sizes, Workers, plan_scale
 
 EVIL = "</svg><script>alert(1)</script><b onmouseover=alert(1)>"
 
@@ -109,6 +110,11 @@ def test_plans_are_short_text_and_a_bar(data: Interactions) -> None:
         page = page_of(plan)
         assert "peak bytes" in page.text
         assert "of 8.00 GB" in page.text
+    scale = plan_scale(Sizes(10**7, 10**6, 10**9, 10**6), Workers(8))
+    assert re.fullmatch(r"<ScalePlan: 1,908 tasks, peak .* of 16\.00 GB>", repr(scale))
+    page = page_of(scale)
+    assert "compute seconds" in page.text
+    assert f"{scale.compute_seconds:.3g} s" in page.text
     log = dasrec.read_events(pd.DataFrame({"u": [EVIL], "i": ["x"]}), user="u", item="i")
     assert repr(dasrec.plan_ingest(log)).startswith("<IngestPlan: ")
 

@@ -103,7 +103,7 @@ def test_a_model_with_lists_and_reasons(made: Path, tmp_path: Path) -> None:
 
 def test_a_model_of_other_kinds(made: Path, tmp_path: Path) -> None:
     page = page_of("model", made / "bpr", out=tmp_path / "page.html")
-    assert "Cosines do not add up to the score." in " ".join(page.text_of("p"))
+    assert "Cosines do not add up to the score" in " ".join(page.text_of("p"))
     page = page_of("model", made / "popular", out=tmp_path / "page.html")
     assert page.text_of("h2")[1:] == ["The model", "Lists of popular"]
 
@@ -127,6 +127,65 @@ def test_an_evaluation_and_a_comparison(made: Path, tmp_path: Path) -> None:
     assert page.text_of("h2")[1:] == ["Means", "Differences"]
     first, *_ = json.loads((made / "comparison.json").read_text())["figures"]
     assert f"{first['value']:.4f}" in page.text_of("td")
+
+
+def test_an_evaluation_has_figures_by_unit(made: Path, tmp_path: Path) -> None:
+    where = [made / "implicit-als", made / "store", "--split", "time:0.2", "--n", "3,5"]
+    record = good("evaluate", *where, "--metrics", "ndcg,novelty,gini")
+    (tmp_path / "figures.json").write_text(json.dumps(record))
+    page = page_of("evaluation", tmp_path / "figures.json", out=tmp_path / "page.html")
+    assert figures_of(page) == [f"Ranking metrics at n = {n}" for n in (3, 5, 3, 5)]
+    text = (tmp_path / "page.html").read_text("utf-8")
+    assert "Value (bits)" in text
+    assert "Value (fraction)" in text
+
+
+def test_an_evaluation_by_groups(made: Path, tmp_path: Path) -> None:
+    groups = pd.DataFrame({"user_id": range(60), "group": ["old"] * 30 + ["new"] * 30})
+    groups.to_csv(tmp_path / "groups.csv", index=False)
+    where = [made / "implicit-als", made / "store", "--split", "time:0.2", "--n", "3,5"]
+    names = ["--metrics", "ndcg,recall"]
+    labels = ["--user-groups", tmp_path / "groups.csv", "--item-groups", "popularity"]
+    record = good("evaluate", *where, *names, *labels, "--html", tmp_path / "drawn.html")
+    (tmp_path / "figures.json").write_text(json.dumps(record))
+    page = page_of("evaluation", tmp_path / "figures.json", out=tmp_path / "page.html")
+    assert figures_of(page) == ["ndcg@3 by user group", "recall@3 by user group"]
+    assert {"new / head", "old / tail", "recall@5"} <= {*page.text_of("th")}
+    shown = f"{record['metrics']['recall/old/tail@5']:.4f}"
+    assert shown in page.text_of("td")
+    drawn = _Tags((tmp_path / "drawn.html").read_text("utf-8"))
+    assert drawn.text_of("h2")[1:] == ["By groups", "Means"]
+    assert shown in drawn.text_of("td")
+    # the same as from Python
+    model, store = (
+        dasrec.load_model(made / "implicit-als"),
+        dasrec.open_interactions(made / "store"),
+    )
+    side = groups.set_index("user_id")["group"].reindex(store.user_ids.ids).to_numpy()
+    alone = dasrec.evaluate(
+        model, dasrec.split_by_time(store, 0.2), n=5, metrics=["recall"], groups={"user": side}
+    )
+    by_user = good("evaluate", *where, "--metrics", "recall", *labels[:2])
+    assert by_user["metrics"]["recall/new@5"] == pytest.approx(float(alone["recall"][0, 0]))
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (["user_id,kind", "1,a"], "group"),
+        (["user_id,group", "1,a", "1,b"], "has user_id 1 more than once; expected one group"),
+        (["user_id,group", "-5,a"], "has no label that is not missing"),
+    ],
+)
+def test_groups_that_say_nothing_are_refused(
+    made: Path, tmp_path: Path, rows: list[str], words: str
+) -> None:
+    place = tmp_path / "groups.csv"
+    place.write_text("\n".join(rows))
+    where = [made / "implicit-als", made / "store", "--split", "time:0.2"]
+    refused = run("evaluate", *where, "--user-groups", place)
+    assert refused.exit_code == 1
+    assert words in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -212,23 +212,38 @@ class TestMetricBars:
 class TestTables:
     def test_metrics_by_model(self, evaluation: xr.Dataset) -> None:
         tags = _Tags(report.metric_table(evaluation))
-        names = ["Model", "rmse", "mae", "recall@10", "recall@20", "ndcg@10", "ndcg@20"]
-        assert tags.text_of("th") == [*names, "als", "<popular>"]
+        names = ["recall@10", "recall@20", "ndcg@10", "ndcg@20", "rmse", "mae"]
+        assert tags.text_of("th") == ["Metric", "als", "<popular>", *names]
         cells = [text for tag, text in tags.texts if tag in ("td", "strong")]
-        assert cells == [
-            *("0.9000", "0.7000", "0.2000", "0.3000", "0.5000", "0.5500"),
-            *("\N{EN DASH}", "0.8000", "0.1000", "0.4000", "0.6000", "0.6500"),
-        ]
+        als = ("0.2000", "0.3000", "0.5000", "0.5500", "0.9000", "0.7000")
+        popular = ("0.1000", "0.4000", "0.6000", "0.6500", "\N{EN DASH}", "0.8000")
+        assert cells == [text for pair in zip(als, popular, strict=True) for text in pair]
         assert ("th", "|hits| / |truth|") in [(tag, a.get("title")) for tag, a in tags.tags]
 
     def test_best_is_lowest_error_or_highest_rank(self, evaluation: xr.Dataset) -> None:
         bold = _Tags(report.metric_table(evaluation)).text_of("strong")
         # rmse has one value only: nothing to be better than
-        assert bold == ["0.7000", "0.2000", "0.4000", "0.6000", "0.6500"]
+        assert bold == ["0.2000", "0.4000", "0.6000", "0.6500", "0.7000"]
 
     def test_what_prints_alike_is_equally_good(self) -> None:
         tied = xr.Dataset({"mae": ("model", [0.70001, 0.70002])}, coords={"model": ["a", "b"]})
         assert report.metric_table(tied).count("<strong>0.7000</strong>") == 2
+
+    def test_groups_have_a_column_each(self) -> None:
+        values = np.array([[[0.1], [0.2]], [[0.3], [0.1]]])
+        measured = xr.Dataset(
+            {"recall": (("model", "item_group", "n"), values)},
+            coords={"model": ["a", "b"], "item_group": ["head", EVIL], "n": [5]},
+        )
+        tags = _Tags(report.metric_table(measured))
+        assert tags.text_of("th")[1:] == [
+            *("a / head", f"a / {EVIL}", "b / head", f"b / {EVIL}", "recall@5")
+        ]
+        # the best model of a group
+        assert tags.text_of("strong") == ["0.2000", "0.3000"]
+        alone = _Tags(report.metric_table(measured.isel(model=[0])))
+        assert alone.text_of("th")[1:3] == ["head", EVIL]
+        assert not alone.text_of("strong")
 
     def test_lists_are_grouped_ranked_and_escaped(self) -> None:
         lists = pd.DataFrame(

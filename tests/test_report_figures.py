@@ -255,9 +255,13 @@ class TestReasons:
 
     def test_the_table_is_escaped(self, explanation: xr.Dataset) -> None:
         table = _Tags(report.reason_table(explanation))
-        assert table.text_of("th") == ["Rank", "Item", "Score", "Because of", "x", EVIL]
-        assert table.text_of("td") == ["1", "0.9", "p (0.4); q (0.2)", "2", "0.5", "q (0.3)"]
+        heads = ["Rank", "Item", "Score", "Offset", "Because of"]
+        assert table.text_of("th") == [*heads, "x", EVIL]
+        rows = [["1", "0.9", "0.1", "p (0.4); q (0.2)"], ["2", "0.5", "-0.2", "q (0.3)"]]
+        assert table.text_of("td") == [text for row in rows for text in row]
         assert {tag for tag, _ in table.tags} == {"table", "thead", "tbody", "tr", "th", "td"}
+        explanation["offset"][:] = 0
+        assert "Offset" not in report.reason_table(explanation)
 
     def test_refuses_other_data(self, explanation: xr.Dataset) -> None:
         with pytest.raises(InputError, match="explanation lacks total, offset; expected what"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,13 +118,42 @@ def test_records_come_back(split: Split, models: list[Model]) -> None:
     assert again.attrs == compared.attrs
 
 
+def test_records_by_groups_come_back(split: Split, models: list[Model]) -> None:
+    users = np.arange(split.train.n_users) % 2
+    labels = np.array(["a/b@3", "c"], object)[np.arange(split.train.n_items) % 2]
+    names = ["auc", "calibration", "ndcg"]
+    for groups in (
+        {"user": users, "item": labels},
+        {"item": "popularity"},
+        {"user": users.astype(str)},
+    ):
+        found = dasrec.evaluate(models[1], split, n=(3, 5), metrics=names, groups=groups)
+        again = from_record(json.loads(json.dumps(as_record(found))), where="x")
+        xr.testing.assert_equal(again, found)
+        assert again.attrs == found.attrs
+        assert repr(again) == repr(found)
+
+
+def test_several_models_are_told_apart_by_groups(split: Split, models: list[Model]) -> None:
+    how: dict[str, Any] = {"n": 5, "metrics": ["recall"], "groups": {"item": "popularity"}}
+    both = evaluate_all(models, split, **how)
+    for place, model in enumerate(models):
+        alone = dasrec.evaluate(model, split, **how)
+        xr.testing.assert_equal(both["recall"].isel(model=place, drop=True), alone["recall"])
+    theirs = evaluate_all(models, split, n=5, metrics=["ndcg"], compat="implicit")
+    assert theirs.attrs["compat"] == "implicit"
+    assert float(theirs["ndcg"][1, 0]) == float(
+        dasrec.evaluate(models[1], split, n=5, metrics=["ndcg"], compat="implicit")["ndcg"][0]
+    )
+
+
 @pytest.mark.parametrize(
     ("record", "words"),
     [
         ({}, "x is no evaluation; expected what dasrec evaluate or compare print with --json"),
         ({"metrics": {}}, "x is no evaluation"),
-        ({"metrics": {"recall/tail@5": 1}}, "x is no evaluation"),
-        ({"metrics": {"recall@five": 1}}, "x is damaged: ValueError"),
+        ({"metrics": {"recall/tail@5": 1}}, "x is damaged: KeyError '/tail@5'"),
+        ({"metrics": {"recall@five": 1}}, "x is damaged: KeyError '@five'"),
         ({"figures": [{"model": "a"}]}, "x is damaged: KeyError"),
         ({"figures": [{"model": "a", "metric": "ndcg"}]}, "x is damaged"),
     ],

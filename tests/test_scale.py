@@ -34,7 +34,7 @@ def shown(plan: ScalePlan) -> dict[str, str]:
         "store": f"{plan.store_bytes / 1e9:,.0f} GB",
         "tasks": f"{plan.n_tasks:,}",
         "factors are in": plan.factors_in,
-        "peak of a worker": f"{plan.worker_bytes / 1e9:,.1f} GB",
+        "peak of a worker": f"{plan.peak_bytes / 1e9:,.1f} GB",
         "cells that are read": f"{plan.cell_bytes / 1e9:,.0f} GB",
         "factors read and written, at most": f"{plan.factor_bytes / 1e9:,.0f} GB",
         "cores, seconds": f"{plan.compute_seconds:.0f}",
@@ -79,20 +79,20 @@ def test_more_cores_take_less_of_each_and_read_more(
     assert one.scheduler_seconds == one.n_tasks * TASK_SECONDS
     assert more.factor_bytes > one.factor_bytes
     assert more.cell_bytes <= one.cell_bytes
-    assert one.worker_bytes <= one.limit_bytes
+    assert one.peak_bytes <= one.limit_bytes
 
 
 def test_factors_that_do_not_fit_are_read_by_ranges() -> None:
     whole, ranges = (plan_scale(BILLION, Workers(8, 2, size)) for size in ("16GB", "2GB"))
     assert (whole.factors_in, ranges.factors_in) == ("files", "ranges")
-    assert ranges.worker_bytes < 2 * 10**9 < whole.worker_bytes
+    assert ranges.peak_bytes < 2 * 10**9 < whole.peak_bytes
     assert ranges.factor_bytes > whole.factor_bytes
     # beyond a block the longest row is read as a whole, once in each thread
     long, longer = (
         plan_scale(BILLION._replace(longest_row=2**21 + more), Workers(8, 2, "2GB"))
         for more in (0, 1)
     )
-    assert longer.worker_bytes - long.worker_bytes == 2 * 4 * 65
+    assert longer.peak_bytes - long.peak_bytes == 2 * 4 * 65
 
 
 def test_what_never_fits_is_refused_with_the_need() -> None:

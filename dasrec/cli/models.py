@@ -235,6 +235,8 @@ _html_option = click.option("--html", metavar="PAGE", help="Draw one HTML page, 
 @click.option("--compat", metavar="LIBRARY", help="Whose formulas: implicit, lenskit, ...")
 @click.option("--allow-overlap", is_flag=True, help="Even if the model may know what is tested.")
 @_html_option
+@click.option("--user-groups", metavar="CSV", help="Tell users apart: columns user_id and group.")
+@click.option("--item-groups", metavar="CSV", help="Items likewise; or the word popularity.")
 @click.option("--sampled", type=int, metavar="N", help="Rank among N other items only: biased.")
 @seed_option
 @as_json_option
@@ -247,6 +249,8 @@ def evaluate_command(
     compat: str | None,
     allow_overlap: bool,
     html: str | None,
+    user_groups: str | None,
+    item_groups: str | None,
     sampled: int | None,
     seed: int | None,
     as_json: bool,
@@ -264,7 +268,9 @@ def evaluate_command(
     given = place if model is None else model
     ranked = given if sampled is None else dasrec.Sampled(given, sampled, seed or 0)
     split = split_for(model, interactions, split_text, seed)
+    groups = pages.read_groups(interactions, user_groups, item_groups)
     options: dict[str, Any] = {"n": n, "compat": compat, "allow_overlap": allow_overlap}
+    options["groups"] = groups
     if html is None:
         measured = dasrec.evaluate(ranked, split, metrics=metrics, **options)
     else:

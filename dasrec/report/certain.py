@@ -107,7 +107,21 @@ def _draw(chosen: xr.Dataset, names: tuple[str, ...], *, title: str, label: str)
 
 
 def by_unit(measured: xr.Dataset) -> list[xr.Dataset]:
-    """Return the metrics of each unit by themselves, since they do not go on one axis."""
+    """Return the metrics of each unit by themselves, since they do not go on one axis.
+
+    ``measured`` is for :func:`interval_points`, or for :func:`metric_bars`: then without metrics
+    that have no lists.
+    """
+    if METRIC not in measured.dims:
+        listed = {
+            str(name): UNITS.get(str(name), FRACTION)
+            for name, each in measured.data_vars.items()
+            if N in each.dims
+        }
+        return [
+            measured[[name for name, each in listed.items() if each == unit]]
+            for unit in dict.fromkeys(listed.values())
+        ]
     units = [UNITS.get(str(name), FRACTION) for name in measured[METRIC].values]
     return [
         measured.isel({METRIC: [place for place, each in enumerate(units) if each == unit]})

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from dasrec.checks import check_choice
 from dasrec.errors import InputError
 from dasrec.report.base import (
+    FRACTION,
     PALETTE,
     TEXT,
+    UNITS,
     Bars,
     draw_bars,
     draw_legend,
@@ -148,7 +150,8 @@ def metric_bars(evaluation: xr.Dataset, *, n: int | None = None) -> figure:
     evaluation : xarray.Dataset
         What :func:`dasrec.evaluate` returns, or several of them along a dim ``model``; or what
         :func:`dasrec.compare` or :func:`dasrec.intervals` returns: then bars have intervals.
-        Metrics with a dim ``n`` are drawn on one axis: choose those of one scale.
+        Metrics with a dim ``n`` are drawn on one axis: choose those of one unit, as
+        :func:`by_unit` does.
     n : int, optional
         Length of the lists; by default the first there is.
 
@@ -169,11 +172,12 @@ def metric_bars(evaluation: xr.Dataset, *, n: int | None = None) -> figure:
     lengths = measured[N].values.tolist()
     length = check_choice(lengths[0] if n is None else n, name="n", choices=lengths)
     chosen = measured.sel({N: length})
+    units = dict.fromkeys(UNITS.get(name, FRACTION) for name in names)
     level = f", with {100 * measured.attrs['level']:g} % intervals" if certain else ""
     fig = make_figure(
         f"Ranking metrics at n = {length}{level}",
         x_label="Metric",
-        y_label="Value (fraction)",
+        y_label=f"Value ({' or '.join(units)})",
         axes={"x_range": FactorRange(factors=names, range_padding=0.05)},
     )
     series = []

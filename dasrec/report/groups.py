@@ -17,9 +17,7 @@ from dasrec.report.base import (
     make_figure,
     shorten,
 )
-from dasrec.schema import MODEL, N
-
-_GROUPS = ("user_group", "item_group")
+from dasrec.schema import BY_GROUP, MODEL, N
 
 
 def group_bars(
@@ -44,7 +42,7 @@ def group_bars(
         There are no groups, the metric or n was not measured, or there are groups of both sides
         and several models.
     """
-    sides = [side for side in _GROUPS if side in evaluation.dims]
+    sides = [side for side in BY_GROUP if side in evaluation.dims]
     names = [str(key) for key, each in evaluation.data_vars.items() if {*sides} <= {*each.dims}]
     if not sides or not names:
         msg = f"evaluation has the dims {[*evaluation.dims]}; expected that of evaluate(groups=...)"
@@ -56,7 +54,7 @@ def group_bars(
         lengths = chosen[N].values.tolist()
         length = check_choice(lengths[0] if n is None else n, name="n", choices=lengths)
         chosen, title = chosen.sel({N: length}, drop=True), f"{name}@{length}"
-    along, *others = [dim for dim in (*_GROUPS, MODEL) if dim in chosen.dims]
+    along, *others = [dim for dim in (*BY_GROUP, MODEL) if dim in chosen.dims]
     if len(others) > 1:
         msg = "evaluation has groups of both sides and several models; choose one model by sel"
         raise InputError(msg)
