@@ -58,7 +58,7 @@ def metric_table(evaluation: xr.Dataset) -> str:
     n_models = with_models(evaluation).sizes[MODEL]
     columns = [each if isinstance(each, tuple) else (each,) for each in table.columns]
     if n_models == 1 and len(columns[0]) > 1:  # its groups say enough
-        columns = [groups for _, *groups in columns]
+        columns = [each[1:] for each in columns]
     names = "".join(
         f'<th scope="col" class="number">{escape(" / ".join(map(str, each)))}</th>'
         for each in columns
@@ -178,7 +178,8 @@ def _chance(p: float) -> str:
 def fact_list(facts: Mapping[str, object]) -> str:
     """Return an escaped HTML list of names and values."""
     rows = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>\n" for name, value in facts.items()
+        f"<dt>{escape(name).replace('_', '_<wbr>')}</dt><dd>{escape(str(value))}</dd>\n"
+        for name, value in facts.items()
     )
     return f"<dl>\n{rows}</dl>"
 

@@ -61,10 +61,11 @@ def readers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reader")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        (block,) = python_blocks(ROOT / "README.md")
+        first, block = python_blocks(ROOT / "README.md")
         assert len(block.splitlines()) <= 15
         names: dict[str, object] = {}
         exec(compile(block, "README.md", "exec"), names)
+        exec(compile(first, "README.md", "exec"), {})
     assert isinstance(names["model"], dasrec.ImplicitALS)
     return folder
 
@@ -80,6 +81,13 @@ def test_the_readme_writes_lists_that_are_better_than_popularity(readers_folder:
         dasrec.evaluate(model.fit(split.train), split, n=10)["ndcg"].item() for model in models
     )
     assert ours > theirs
+
+
+def test_a_newcomer_has_a_plot_of_a_csv_in_under_ten_lines(readers_folder: Path) -> None:
+    first, _ = python_blocks(ROOT / "README.md")
+    assert len([line for line in first.splitlines() if line.strip()]) < 10
+    assert first == python_blocks(ROOT / "docs" / "plots.md")[0]
+    assert "Interactions of each item" in (readers_folder / "my-log.html").read_text("utf-8")
 
 
 def test_the_commands_of_the_readme_run(
@@ -142,6 +150,27 @@ def test_the_commands_of_the_pages_run(tmp_path: Path, monkeypatch: pytest.Monke
     films.to_csv("films.csv", index=False)
     run_commands("docs/features.md")
     assert dasrec.load_model("my-model").item_feature_weights_.sizes["item_feature"] > 1
+
+
+def test_the_commands_about_groups_run(
+    readers_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(readers_folder)
+    countries = pd.DataFrame({"user_id": range(500), "group": ["se", "no"] * 250})
+    countries.to_csv("countries.csv", index=False)
+    fit = ["my.store", "my-model", "--model", "popular", "--split", "time:0.2", "--overwrite"]
+    ingest = ["ingest", "log.csv", "my.store", "--user", "user", "--item", "item", "--overwrite"]
+    for command in ([*ingest, "--timestamp", "timestamp"], ["fit", *fit]):
+        assert CliRunner().invoke(main, command).exit_code == 0
+    block = section("docs/metrics.md", "Groups").split("```sh\n")[1].split("```")[0]
+    evaluate, draw = (shlex.split(line)[1:] for line in block.splitlines())
+    *evaluate, redirect, place = ["my.store" if each == "my-store" else each for each in evaluate]
+    assert redirect == ">"
+    result = CliRunner().invoke(main, evaluate)
+    assert result.exit_code == 0, result.output
+    Path(place).write_text(result.stdout)
+    assert CliRunner().invoke(main, draw).exit_code == 0
+    assert "ndcg@10 by user group" in Path("page.html").read_text("utf-8")
 
 
 def test_the_readme_names_what_there_is() -> None:

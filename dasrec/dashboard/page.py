@@ -10,7 +10,7 @@ from bokeh.document import Document
 from bokeh.models import AdaptiveTicker, BasicTicker, ColumnDataSource, FactorRange, HoverTool
 from bokeh.models.annotations import ColorBar
 from bokeh.models.css import InlineStyleSheet
-from bokeh.models.formatters import BasicTickFormatter, NumeralTickFormatter
+from bokeh.models.formatters import NumeralTickFormatter
 from bokeh.models.mappers import LinearColorMapper
 from bokeh.models.widgets import Div, Select
 from bokeh.palettes import Cividis256
@@ -31,7 +31,7 @@ _FLOWS = {
     "sent": "network out",
 }
 _STRIPS = 3
-_DASHES = ("solid", "solid", "dashed", "dashed")
+_DASHES = ("solid", "solid", "solid", "dashed")
 _GREY = "#75828f"  # to be read on white and on black, where style sheets do not reach
 _MEGA = ("read", "written", "received", "sent", "memory")
 
@@ -65,8 +65,9 @@ class Page:
     def __init__(self, state: State) -> None:
         self.state = state
         style = InlineStyleSheet(css=_template("dashboard.css"))
-        self.words = Div(stylesheets=[style], sizing_mode="stretch_width")
-        self.choice = Select(title="Job", options=[_NEWEST], width=320, stylesheets=[style])
+        self.words = Div(stylesheets=[style], sizing_mode="stretch_width", margin=0)
+        look: dict[str, Any] = {"width": 320, "margin": 0, "stylesheets": [style]}
+        self.choice = Select(title="Job", options=[_NEWEST], **look)
         self.choice.on_change("value", lambda attr, old, new: self.update())
         nothing = _columns(Job("", "", "", 0.0))
         self.sources = {name: ColumnDataSource(found) for name, found in nothing.items()}
@@ -115,7 +116,7 @@ class Page:
         fig.line("iteration", name, line_width=2.5, **look)
         fig.scatter("iteration", name, size=5, **look)
         fig.xaxis.ticker = BasicTicker(min_interval=1)
-        fig.yaxis.formatter = BasicTickFormatter(power_limit_high=8)
+        fig.yaxis.formatter = NumeralTickFormatter(format="0,0.[0000]")
         tips = [("iteration", "@iteration"), (title.lower(), f"@{name}{{0.[0000]}}")]
         fig.add_tools(HoverTool(tooltips=tips, mode="vline"))
         return fig
@@ -165,6 +166,8 @@ class Page:
             self._add_line(fig, column, colour=place, name=name, dash=_DASHES[place])
             for place, (column, name) in enumerate(_FLOWS.items())
         ]
+        # what comes in over the network of one host often went out there: it must be seen below
+        lines[list(_FLOWS).index("received")].glyph.update(line_width=6, line_alpha=0.35)
         _draw_legend(fig, lines)
         return fig
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from bokeh.models import BasicTicker, BasicTickFormatter, ColumnDataSource, FactorRange, HoverTool
+from bokeh.models import BasicTicker, ColumnDataSource, FactorRange, HoverTool
 from bokeh.models.annotations import BoxAnnotation, Label
 from bokeh.models.formatters import NumeralTickFormatter
 from bokeh.plotting import figure
@@ -136,7 +136,7 @@ def learning_curve(history: xr.Dataset) -> figure:
     tips = [("model", "$name"), ("iteration", "@iteration"), ("objective", "@objective{0.[0000]}")]
     fig.add_tools(HoverTool(tooltips=tips))
     fig.xaxis.ticker = BasicTicker(min_interval=1)
-    fig.yaxis.formatter = BasicTickFormatter(power_limit_high=8)
+    fig.yaxis.formatter = NumeralTickFormatter(format="0,0.[0000]")
     if relative:
         draw_legend(fig, glyphs)
     return fig
