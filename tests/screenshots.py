@@ -14,7 +14,7 @@ import dasrec
 from dasrec.cli import main as command
 from dasrec.cluster import connect
 from dasrec.dashboard import PAGES
-from tests.browser import browsing, fitting, make_store
+from tests.browser import browsing, find_chromium, fitting, make_store
 
 ITERATIONS = 16
 _COLOURS = 200  # of a picture; flat pages need no more, and it has half of the bytes
@@ -56,6 +56,8 @@ def _take(page: Any, target: Path) -> None:
 
 def main(place: str = "docs") -> None:
     """Draw all of them."""
+    if find_chromium() is None:
+        sys.exit("There is no chromium on the PATH; install Debian's package chromium")
     with tempfile.TemporaryDirectory() as folder:
         for name, draw in (("dashboard", draw_dashboard), ("report", draw_report)):
             scratch = Path(folder, name)
