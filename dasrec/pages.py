@@ -219,8 +219,8 @@ def _titled(ids: Any, titles: pd.Series) -> Any:
 
 def _figures(evaluation: xr.Dataset, heading: str = "Evaluation") -> Section:
     """Return the section of what was measured, perhaps by groups: then with a figure a metric."""
-    if {*BY_GROUP} & {*evaluation.dims}:
-        names = [str(name) for name, each in evaluation.data_vars.items() if each.dims]
+    if sides := {*BY_GROUP} & {*evaluation.dims}:
+        names = [str(name) for name, each in evaluation.data_vars.items() if sides <= {*each.dims}]
         drawn = tuple(group_bars(evaluation, metric=name) for name in names)
     else:
         drawn = _draw(metric_bars, evaluation)

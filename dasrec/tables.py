@@ -15,7 +15,7 @@ from dasrec.checks import check_columns
 from dasrec.schema import BY_GROUP, ITEM_ID, METRIC, MODEL, RANK, REASON, REASON_ID, USER_ID, N
 
 NOT_MEASURED = "\N{EN DASH}"
-_LOWER_IS_BETTER = frozenset({"rmse", "mae"})
+_LOWER_IS_BETTER = frozenset({"rmse", "mae", "log_loss", "calibration"})
 
 
 def with_models(measured: xr.Dataset) -> xr.Dataset:

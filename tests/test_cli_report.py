@@ -144,7 +144,7 @@ def test_an_evaluation_by_groups(made: Path, tmp_path: Path) -> None:
     groups = pd.DataFrame({"user_id": range(60), "group": ["old"] * 30 + ["new"] * 30})
     groups.to_csv(tmp_path / "groups.csv", index=False)
     where = [made / "implicit-als", made / "store", "--split", "time:0.2", "--n", "3,5"]
-    names = ["--metrics", "ndcg,recall"]
+    names = ["--metrics", "ndcg,recall,calibration"]
     labels = ["--user-groups", tmp_path / "groups.csv", "--item-groups", "popularity"]
     record = good("evaluate", *where, *names, *labels, "--html", tmp_path / "drawn.html")
     (tmp_path / "figures.json").write_text(json.dumps(record))
