@@ -15,7 +15,7 @@ from dasrec.checks import check_columns
 from dasrec.schema import BY_GROUP, ITEM_ID, METRIC, MODEL, RANK, REASON, REASON_ID, USER_ID, N
 
 NOT_MEASURED = "\N{EN DASH}"
-_LOWER_IS_BETTER = frozenset({"rmse", "mae", "log_loss", "calibration"})
+_LOWER_IS_BETTER = frozenset({"rmse", "mae", "log_loss", "calibration", "gini"})
 
 
 def with_models(measured: xr.Dataset) -> xr.Dataset:
@@ -52,7 +52,7 @@ def metric_table(evaluation: xr.Dataset) -> str:
     """Return an escaped HTML table: a row a metric and length (``ndcg@10``), a column a model.
 
     ``evaluation`` is as for :func:`metric_bars`, or by groups, which have a column each. The best
-    model of a row is bold (the lowest for ``rmse`` and ``mae``); a dash is what was not measured.
+    model of a row is bold (the lowest, where less is better); a dash is what was not measured.
     """
     table: Any = tabulate(evaluation)
     n_models = with_models(evaluation).sizes[MODEL]

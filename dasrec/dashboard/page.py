@@ -21,7 +21,7 @@ from dasrec.dashboard.state import Job, Sample, State
 from dasrec.dashboard.words import NOTHING, describe
 from dasrec.report.base import PALETTE, TEXT, draw_legend, make_figure
 
-_EVERY = 500  # milliseconds
+_EVERY = 1000  # milliseconds; samples come no faster
 _NEWEST: Any = ("", "newest job")
 _TIME = "Time since the job began (h:mm:ss)"
 _FLOWS = {
