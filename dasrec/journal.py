@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -60,6 +61,7 @@ class Journal:
         self.folder = folder
         self.at_once = at_once
         self.resumable = resumable
+        self._remover = ThreadPoolExecutor(1, "dasrec-remove")
         files.make_folder(files.join(folder, "done"))
 
     def path(self, name: str) -> str:
@@ -106,9 +108,16 @@ class Journal:
         ]
 
     def drop(self, folders: Sequence[str]) -> None:
-        """Remove scratch files that no task needs any more."""
+        """Remove scratch files that no task needs any more, while others go on.
+
+        What cannot be removed is met again when the whole folder is.
+        """
         for folder in folders:
-            files.remove(folder)
+            self._remover.submit(files.remove, folder)
+
+    def close(self) -> None:
+        """Wait until nothing is removed any more."""
+        self._remover.shutdown()
 
 
 def _recorded(record: str, spent: str, task: Task, *arguments: Any) -> Any:
@@ -156,7 +165,10 @@ def resuming(url: str, key: str | None, *, at_once: int | None = None) -> Iterat
             files.remove(files.join(url, other))
     keep = False
     try:
-        yield Journal(folder, at_once=at_once, resumable=lock is not None)
+        with contextlib.closing(
+            Journal(folder, at_once=at_once, resumable=lock is not None)
+        ) as journal:
+            yield journal
     except DasrecError:
         raise
     except BaseException:
