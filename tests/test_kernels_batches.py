@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dasrec.kernels.batches import descend_batches, kept_width
+from dasrec.kernels.batches import descend_batches, judge, kept_width
 from dasrec.kernels.hashing import below, word
 from dasrec.kernels.pairwise import rank_pairs, rank_top
 from dasrec.kernels.rule import HARD, POPULAR, UNIFORM, Rule
@@ -141,6 +141,45 @@ def test_batches_are_those_of_plain_loops(
     n: int, batch: int, seed: int, loss: str, optimizer: str
 ) -> None:
     check_twin(rule_of(loss, optimizer, batch=batch), n, seed)
+
+
+@pytest.mark.parametrize("n", [9, 70])
+@pytest.mark.parametrize("loss", ["logistic", "softmax"])
+def test_slopes_have_the_same_bits_wherever_arrays_lie(loss: str, n: int) -> None:
+    scores = np.random.default_rng(n).normal(size=n).astype(np.float32)
+    found = set()
+    for gap in range(0, 400, 4):
+        room = np.empty(2 * n + 400, np.float32)
+        for first, second in ((0, n + gap), (n + gap, 0)):
+            near, pushes = room[first : first + n], room[second : second + n]
+            near[:] = scores
+            found.add((judge(near, pushes, rule_of(loss)), pushes.tobytes()))
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_steps_have_the_same_bits_wherever_vectors_lie(loss: str, optimizer: str) -> None:
+    rule, k = rule_of(loss, optimizer, factors=21, kept=22, batch=3, samples=9), 21
+    cells, known, *_ = draw_case(40, seed=1)
+    draw, width = np.random.default_rng(2), k + 1 + kept_width(rule.optimizer, k)
+    sides = [np.zeros((n, width), np.float32) for n in (N_ROWS, N_COLUMNS)]
+    for side in sides:
+        side[:, : k + 1] = draw.normal(size=(len(side), k + 1)) / 4
+    found = set()
+    for gap in (0, 1, 16, 999):
+        for order in ((0, 1), (1, 0)):
+            room = np.empty(2000 + sum(side.size for side in sides), np.float32)
+            put: dict[int, Any] = {}
+            at = 0
+            for which in order:
+                size = sides[which].size
+                put[which] = room[at : at + size].reshape(sides[which].shape)
+                put[which][...] = sides[which]
+                at += size + gap
+            total = descend_batches(cells, known, put[0], put[1], rule, 5)
+            found.add((total, put[0].tobytes(), put[1].tobytes()))
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("negatives", [UNIFORM, POPULAR, HARD])

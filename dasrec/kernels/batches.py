@@ -110,8 +110,8 @@ def _softplus(score: np.float32) -> Any:
     return np.log1p(raised) + max(score, np.float32(0)), slope
 
 
-@njit(cache=True, nogil=True)
-def _judge(scores: Floats, pushes: Floats, rule: Rule) -> Any:
+@njit(cache=True, nogil=True, fastmath=FAST)
+def judge(scores: Floats, pushes: Floats, rule: Rule) -> Any:
     """Return the loss of the scores of a cell, the first of which should be high; fill its slopes.
 
     A push is minus the slope of the loss in a score.
@@ -132,6 +132,7 @@ def _judge(scores: Floats, pushes: Floats, rule: Rule) -> Any:
     top, total = scores.max(), np.float32(0)
     for j in range(n):
         pushes[j] = -np.exp(scores[j] - top)
+    for j in range(n):  # by itself: see FAST
         total -= pushes[j]
     for j in range(n):
         pushes[j] /= total
@@ -294,14 +295,15 @@ def descend_batches(
     item_slots = _open_slots(items.shape[0], size * (1 + rule.samples), k)
     logs = _log_counts(columns, items.shape[0], rule)
     picked = np.empty(1 + rule.samples, np.int32)
-    pushes = np.empty(1 + rule.samples, np.float32)
+    slopes = np.empty((2, 1 + rule.samples), np.float32)
+    scratch = (logs, picked, slopes[0], slopes[1])
     total, vectors, n_users, n_items = 0.0, (users, items), 0, 0
     for c in range(n):
         if c + AHEAD < n:
             fetch(users, rows[c + AHEAD])
             fetch(items, columns[c + AHEAD])
         picked[0] = columns[c]
-        found, loss = _look(cells, c, vectors, known, (logs, picked, pushes), rule, key)
+        found, loss = _look(cells, c, vectors, known, scratch, rule, key)
         total += loss
         if found:
             x = users[rows[c]]
@@ -311,8 +313,8 @@ def descend_batches(
             for j in range(found):
                 slot = _slot(item_slots, picked[j], n_items)
                 n_items = max(n_items, slot + 1)
-                _pull_item(own, item_slots[2][slot], (x, items[picked[j]]), pushes[j], rule)
-            _pull_user(own, x, pushes[0], rule)
+                _pull_item(own, item_slots[2][slot], (x, items[picked[j]]), slopes[0, j], rule)
+            _pull_user(own, x, slopes[0, 0], rule)
         if (c + 1) % rule.batch == 0 or c + 1 == n:
             _step(users, user_slots, n_users, rule)
             if not rule.frozen:
@@ -329,13 +331,13 @@ def _look(
     c: int,
     vectors: tuple[Floats, Floats],
     known: Known,
-    scratch: tuple[Floats, Ints, Floats],
+    scratch: tuple[Floats, Ints, Floats, Floats],
     rule: Rule,
     key: int,
 ) -> Any:
     """Find the items of a cell and the slopes of its loss; return how many, and the loss."""
     users, items = vectors
-    logs, picked, pushes = scratch
+    logs, picked, pushes, scores = scratch
     row, k, draws = cells[0][c], rule.factors, word(key, c)
     x = users[row]
     if rule.loss == SQUARED:
@@ -348,7 +350,7 @@ def _look(
     found = _draw(vectors, known, cells[1], row, picked, rule, draws)
     if found == 1:
         return 0, np.log(1.0 + rule.samples)
-    scores = np.empty(found, np.float32)
+    scores = scores[:found]
     for j in range(found):
         scores[j] = score_of(x, items[picked[j]], k) - logs[picked[j]]
-    return found, np.float64(_judge(scores, pushes, rule))
+    return found, np.float64(judge(scores, pushes, rule))
