@@ -16,7 +16,7 @@ from dasrec.kernels.hashing import below, word
 from dasrec.kernels.pairwise import rank_pairs, rank_top
 from dasrec.kernels.rule import HARD, POPULAR, UNIFORM, Rule
 from dasrec.kernels.stochastic import descend_cells
-from dasrec.kernels.unseen import draw_hardest, draw_unseen, is_seen
+from dasrec.kernels.unseen import draw_hardest, draw_unseen, is_seen, mark_cells
 from tests import references_gradient as references
 
 K, SHRINK, N_ROWS, N_COLUMNS = 4, 0.1, 6, 20
@@ -42,11 +42,11 @@ def rule_of(loss: str, optimizer: str = "plain", **changes: Any) -> Rule:
 
 def draw_case(n: int, *, seed: int, width: int = K + 1) -> Any:
     draw = np.random.default_rng(seed)
-    seen = [sorted(draw.choice(N_COLUMNS, 6, replace=False).tolist()) for _ in range(N_ROWS)]
-    rows = draw.integers(N_ROWS, size=n).astype(np.int32)
-    columns = np.array([seen[row][draw.integers(6)] for row in rows], np.int32).reshape(n)
+    drawn = divmod(draw.choice(N_ROWS * N_COLUMNS, n, replace=False), N_COLUMNS)
+    rows, columns = (each.astype(np.int32) for each in drawn)
     cells = (rows, columns, draw.normal(size=n).astype(np.float32))
-    indptr = np.arange(0, 6 * N_ROWS + 1, 6, dtype=np.int64)
+    seen = [sorted(columns[rows == row].tolist()) for row in range(N_ROWS)]
+    indptr = np.cumsum([0, *map(len, seen)])
     known = (indptr, np.concatenate(seen).astype(np.int32), np.arange(N_COLUMNS, dtype=np.int32))
     sides = []
     for n_rows in (N_ROWS, N_COLUMNS):
@@ -59,6 +59,7 @@ def draw_case(n: int, *, seed: int, width: int = K + 1) -> Any:
 def others_of(case: Any, c: int, rule: Rule, key: int) -> tuple[list[int], tuple[float, ...]]:
     """Draw the items of a cell as the kernel does; return them, and what else its loss takes."""
     cells, known, users, items = case
+    known = mark_cells(known, *cells[:2])
     row, column = int(cells[0][c]), int(cells[1][c])
     draws = word(key, c)
     if LOSSES[rule.loss] == "squared":

@@ -23,7 +23,16 @@ from dasrec.kernels.rule import (
     TOP,
     Rule,
 )
-from dasrec.kernels.unseen import Known, draw_hardest, draw_unseen, is_seen, score_of, shorten
+from dasrec.kernels.unseen import (
+    Known,
+    Marked,
+    draw_hardest,
+    draw_unseen,
+    is_seen,
+    mark_cells,
+    score_of,
+    shorten,
+)
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -81,7 +90,7 @@ def _log_counts(columns: Ints, n: int, rule: Rule) -> Floats:
 @njit(cache=True, nogil=True)
 def _draw(
     vectors: tuple[Floats, Floats],
-    known: Known,
+    known: Marked,
     columns: Ints,
     row: int,
     picked: Ints,
@@ -143,7 +152,7 @@ def judge(scores: Floats, pushes: Floats, rule: Rule) -> Any:
 @njit(cache=True, nogil=True)
 def _find_above(
     vectors: tuple[Floats, Floats],
-    known: Known,
+    known: Marked,
     row: int,
     picked: Ints,
     pushes: Floats,
@@ -263,7 +272,7 @@ def descend_batches(
 
     Parameters
     ----------
-    cells : rows, columns, int32; values, float32
+    cells : rows, columns, int32; values, float32: all that the rows have among the columns
     known : what rows have
     users, items : float32, shapes (n_rows, d) and (n_columns, d)
         Factors, a bias, and from column ``kept`` on what the optimizer keeps; of items that are
@@ -290,6 +299,7 @@ def descend_batches(
     stochastic optimization", ICLR 2015, arXiv:1412.6980.
     """
     rows, columns, _ = cells
+    marked = mark_cells(known, rows, columns)
     n, k, size = rows.shape[0], rule.factors, min(rule.batch, rows.shape[0])
     user_slots = _open_slots(users.shape[0], size, k)
     item_slots = _open_slots(items.shape[0], size * (1 + rule.samples), k)
@@ -303,7 +313,7 @@ def descend_batches(
             fetch(users, rows[c + AHEAD])
             fetch(items, columns[c + AHEAD])
         picked[0] = columns[c]
-        found, loss = _look(cells, c, vectors, known, scratch, rule, key)
+        found, loss = _look(cells, c, vectors, marked, scratch, rule, key)
         total += loss
         if found:
             x = users[rows[c]]
@@ -330,7 +340,7 @@ def _look(
     cells: Cells,
     c: int,
     vectors: tuple[Floats, Floats],
-    known: Known,
+    known: Marked,
     scratch: tuple[Floats, Ints, Floats, Floats],
     rule: Rule,
     key: int,
