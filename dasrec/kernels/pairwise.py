@@ -11,8 +11,8 @@ from dasrec.kernels.rows import AHEAD, FAST, fetch
 from dasrec.kernels.rule import HARD, Rule
 from dasrec.kernels.unseen import (
     Known,
+    draw_each,
     draw_hardest,
-    draw_unseen,
     is_seen,
     mark_cells,
     score_of,
@@ -69,25 +69,20 @@ def rank_pairs(
 
     Notes
     -----
-    Cost: some 8 k multiply-adds a cell; items are drawn, and vectors fetched, before they are
-    needed. Rendle, Freudenthaler, Gantner and Schmidt-Thieme, "BPR: Bayesian personalized ranking
-    from implicit feedback", UAI 2009, arXiv:1205.2618.
+    Cost: some 8 k multiply-adds a cell; items are drawn beforehand, and vectors fetched before they
+    are needed. Rendle, Freudenthaler, Gantner and Schmidt-Thieme, "BPR: Bayesian personalized
+    ranking from implicit feedback", UAI 2009, arXiv:1205.2618.
     """
     rows, columns = cells
     n, k, marked = rows.shape[0], rule.factors, mark_cells(known, rows, columns)
-    drawn, total, product = np.empty(AHEAD, np.int64), 0.0, 1.0
-    for c in range(-AHEAD, n):
-        later = c + AHEAD
-        negative = drawn[later % AHEAD]  # of c, which makes room for that of later
-        if later < n:
-            row = rows[later]
-            other = draw_unseen(marked, columns, row, word(key, later), rule.negatives)
-            drawn[later % AHEAD] = other
-            fetch(users, row)
-            fetch(items, columns[later])
-            fetch(items, max(other, 0))
-        if c < 0:
-            continue
+    drawn = draw_each(marked, rows, columns, key, rule.negatives)
+    total, product = 0.0, 1.0
+    for c in range(n):
+        if c + AHEAD < n:
+            fetch(users, rows[c + AHEAD])
+            fetch(items, columns[c + AHEAD])
+            fetch(items, max(drawn[c + AHEAD], 0))
+        negative = drawn[c]
         if rule.negatives == HARD:
             negative = draw_hardest((users, items), marked, columns, rows[c], word(key, c), k)
         if negative < 0:

@@ -55,7 +55,7 @@ def mark_cells(known: Known, rows: Ints, columns: Ints) -> Marked:
     return indptr, indices, names, marks
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")  # a call would count references to each array
 def is_seen(known: Marked, row: int, column: int) -> Any:
     """Say whether a row has an item of the stratum."""
     indptr, indices, names, marks = known
@@ -63,7 +63,7 @@ def is_seen(known: Marked, row: int, column: int) -> Any:
     return marks[place] & bit and has(indptr, indices, row, names[column])
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")  # a call would count references to each array
 def draw_unseen(known: Marked, columns: Ints, row: int, key: int, negatives: int) -> Any:
     """Draw an item of the stratum that a row has not, or -1 where that takes too many tries."""
     bits = key
@@ -76,6 +76,15 @@ def draw_unseen(known: Marked, columns: Ints, row: int, key: int, negatives: int
             return column
         bits = word(key, attempt)
     return -1
+
+
+@njit(cache=True, nogil=True)
+def draw_each(known: Marked, rows: Ints, columns: Ints, key: int, negatives: int) -> Ints:
+    """Draw for each cell an item that its row has not, or -1, by the words of ``key``."""
+    drawn = np.empty(rows.shape[0], np.int32)
+    for c in range(rows.shape[0]):
+        drawn[c] = draw_unseen(known, columns, rows[c], word(key, c), negatives)
+    return drawn
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
