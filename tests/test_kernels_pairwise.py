@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dasrec.kernels.hashing import below, key_of, word
 from dasrec.kernels.pairwise import rank_pairs, rank_top
 from dasrec.kernels.rule import HARD, POPULAR, UNIFORM, Rule
-from dasrec.kernels.unseen import draw_unseen, is_seen, mark_cells
+from dasrec.kernels.unseen import draw_each, draw_hardest, draw_unseen, is_seen, mark_cells
 from tests import references_gradient as references
 from tests.strategies import sparse_matrices
 
@@ -64,6 +64,22 @@ def test_unseen_items_are_drawn_each_alike_or_as_they_are_used() -> None:
     assert all(abs(count - 1000) < 120 for count in alike.values())
     assert set(used) == {1, 2, -1} or set(used) == {1, 2}
     assert abs(used[1] / used[2] - 3) < 0.5
+
+
+@given(n=st.integers(1, 115), seed=st.integers(0, 99))
+def test_nothing_that_was_seen_is_drawn(n: int, seed: int) -> None:
+    (rows, columns), known, users, items = draw_case(n, seed=seed)
+    own = set(zip(rows.tolist(), columns.tolist(), strict=True))
+    items[np.unique(columns)] += 9 * users[0]  # so that the best are among those that were seen
+    marked = mark_cells(known, rows, columns)
+    for negatives in (UNIFORM, POPULAR):
+        drawn = draw_each(marked, rows, columns, seed, negatives).tolist()
+        assert own.isdisjoint(zip(rows.tolist(), drawn, strict=True))
+    for row in range(6):
+        for key in range(20):
+            bits = word(seed, key)
+            hard = int(draw_hardest((users, items), marked, columns, row, bits, K))
+            assert (row, hard) not in own
 
 
 def test_who_has_seen_all_gets_none_and_is_passed_over() -> None:
