@@ -101,7 +101,8 @@ def rank_pairs(
             product = 1.0
         push = (raised if difference > 0 else np.float32(1)) / (np.float32(1) + raised)
         _part(x, y, z, rule.rate * push, rule)
-    return total + np.log(product)
+    total += np.log(product)
+    return total
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
