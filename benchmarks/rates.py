@@ -1,7 +1,7 @@
 """First learning rates of each optimizer on MovieLens 100K: python benchmarks/rates.py
 
-A random fifth is held out. Prints RMSE of SGD, and NDCG@10 of BPR in 30 epochs, for five rates each,
-everything else as by default.
+A random fifth is held out. Prints RMSE of SGD, and NDCG@10 of BPR in 30 epochs, for five rates
+each, everything else as by default.
 """
 
 from __future__ import annotations
