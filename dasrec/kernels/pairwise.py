@@ -101,8 +101,7 @@ def rank_pairs(
             product = 1.0
         push = (raised if difference > 0 else np.float32(1)) / (np.float32(1) + raised)
         _part(x, y, z, rule.rate * push, rule)
-    total += np.log(product)
-    return total
+    return float(total + np.log(product))
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
