@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dasrec.kernels.batches import descend_batches, kept_width
+from dasrec.kernels.batches import descend_batches, judge, kept_width
 from dasrec.kernels.hashing import below, word
 from dasrec.kernels.pairwise import rank_pairs, rank_top
 from dasrec.kernels.rule import HARD, POPULAR, UNIFORM, Rule
 from dasrec.kernels.stochastic import descend_cells
-from dasrec.kernels.unseen import draw_hardest, draw_unseen, is_seen
+from dasrec.kernels.unseen import draw_hardest, draw_unseen, is_seen, mark_cells
 from tests import references_gradient as references
 
 K, SHRINK, N_ROWS, N_COLUMNS = 4, 0.1, 6, 20
@@ -42,11 +42,11 @@ def rule_of(loss: str, optimizer: str = "plain", **changes: Any) -> Rule:
 
 def draw_case(n: int, *, seed: int, width: int = K + 1) -> Any:
     draw = np.random.default_rng(seed)
-    seen = [sorted(draw.choice(N_COLUMNS, 6, replace=False).tolist()) for _ in range(N_ROWS)]
-    rows = draw.integers(N_ROWS, size=n).astype(np.int32)
-    columns = np.array([seen[row][draw.integers(6)] for row in rows], np.int32).reshape(n)
+    drawn = divmod(draw.choice(N_ROWS * N_COLUMNS, n, replace=False), N_COLUMNS)
+    rows, columns = (each.astype(np.int32) for each in drawn)
     cells = (rows, columns, draw.normal(size=n).astype(np.float32))
-    indptr = np.arange(0, 6 * N_ROWS + 1, 6, dtype=np.int64)
+    seen = [sorted(columns[rows == row].tolist()) for row in range(N_ROWS)]
+    indptr = np.cumsum([0, *map(len, seen)])
     known = (indptr, np.concatenate(seen).astype(np.int32), np.arange(N_COLUMNS, dtype=np.int32))
     sides = []
     for n_rows in (N_ROWS, N_COLUMNS):
@@ -59,6 +59,7 @@ def draw_case(n: int, *, seed: int, width: int = K + 1) -> Any:
 def others_of(case: Any, c: int, rule: Rule, key: int) -> tuple[list[int], tuple[float, ...]]:
     """Draw the items of a cell as the kernel does; return them, and what else its loss takes."""
     cells, known, users, items = case
+    known = mark_cells(known, *cells[:2])
     row, column = int(cells[0][c]), int(cells[1][c])
     draws = word(key, c)
     if LOSSES[rule.loss] == "squared":
@@ -141,6 +142,45 @@ def test_batches_are_those_of_plain_loops(
     n: int, batch: int, seed: int, loss: str, optimizer: str
 ) -> None:
     check_twin(rule_of(loss, optimizer, batch=batch), n, seed)
+
+
+@pytest.mark.parametrize("n", [9, 70])
+@pytest.mark.parametrize("loss", ["logistic", "softmax"])
+def test_slopes_have_the_same_bits_wherever_arrays_lie(loss: str, n: int) -> None:
+    scores = np.random.default_rng(n).normal(size=n).astype(np.float32)
+    found = set()
+    for gap in range(0, 400, 4):
+        room = np.empty(2 * n + 400, np.float32)
+        for first, second in ((0, n + gap), (n + gap, 0)):
+            near, pushes = room[first : first + n], room[second : second + n]
+            near[:] = scores
+            found.add((judge(near, pushes, rule_of(loss)), pushes.tobytes()))
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_steps_have_the_same_bits_wherever_vectors_lie(loss: str, optimizer: str) -> None:
+    rule, k = rule_of(loss, optimizer, factors=21, kept=22, batch=3, samples=9), 21
+    cells, known, *_ = draw_case(40, seed=1)
+    draw, width = np.random.default_rng(2), k + 1 + kept_width(rule.optimizer, k)
+    sides = [np.zeros((n, width), np.float32) for n in (N_ROWS, N_COLUMNS)]
+    for side in sides:
+        side[:, : k + 1] = draw.normal(size=(len(side), k + 1)) / 4
+    found = set()
+    for gap in (0, 1, 16, 999):
+        for order in ((0, 1), (1, 0)):
+            room = np.empty(2000 + sum(side.size for side in sides), np.float32)
+            put: dict[int, Any] = {}
+            at = 0
+            for which in order:
+                size = sides[which].size
+                put[which] = room[at : at + size].reshape(sides[which].shape)
+                put[which][...] = sides[which]
+                at += size + gap
+            total = descend_batches(cells, known, put[0], put[1], rule, 5)
+            found.add((total, put[0].tobytes(), put[1].tobytes()))
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("negatives", [UNIFORM, POPULAR, HARD])

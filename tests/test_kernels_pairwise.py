@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dasrec.kernels.hashing import below, key_of, word
 from dasrec.kernels.pairwise import rank_pairs, rank_top
 from dasrec.kernels.rule import HARD, POPULAR, UNIFORM, Rule
-from dasrec.kernels.unseen import draw_unseen, is_seen
+from dasrec.kernels.unseen import draw_each, draw_hardest, draw_unseen, is_seen, mark_cells
 from tests import references_gradient as references
 from tests.strategies import sparse_matrices
 
@@ -39,7 +39,11 @@ def known_of(rows: list[list[int]], names: list[int]) -> Any:
 @given(matrix=sparse_matrices(rows=5, columns=30), seed=st.integers(0, 99))
 def test_what_was_seen_is_found(matrix: Any, seed: int) -> None:
     names = np.random.default_rng(seed).permutation(matrix.shape[1]).astype(np.int32)
-    known = (matrix.indptr.astype(np.int64), matrix.indices, names)
+    places = np.argsort(names).astype(np.int32)
+    rows = np.repeat(np.arange(matrix.shape[0], dtype=np.int32), np.diff(matrix.indptr))
+    known = mark_cells(
+        (matrix.indptr.astype(np.int64), matrix.indices, names), rows, places[matrix.indices]
+    )
     for row in range(matrix.shape[0]):
         own = set(matrix.indices[matrix.indptr[row] : matrix.indptr[row + 1]].tolist())
         for column, name in enumerate(names.tolist()):
@@ -47,7 +51,8 @@ def test_what_was_seen_is_found(matrix: Any, seed: int) -> None:
 
 
 def test_unseen_items_are_drawn_each_alike_or_as_they_are_used() -> None:
-    known = known_of([[0, 2, 5]], [5, 4, 3, 2, 1, 0])
+    own = (np.zeros(3, np.int32), np.array([5, 3, 0], np.int32))
+    known = mark_cells(known_of([[0, 2, 5]], [5, 4, 3, 2, 1, 0]), *own)
     columns = np.array([1, 1, 1, 2, 0, 3], np.int32)
 
     def drawn(negatives: int) -> Counter[int]:
@@ -61,10 +66,26 @@ def test_unseen_items_are_drawn_each_alike_or_as_they_are_used() -> None:
     assert abs(used[1] / used[2] - 3) < 0.5
 
 
+@given(n=st.integers(1, 115), seed=st.integers(0, 99))
+def test_nothing_that_was_seen_is_drawn(n: int, seed: int) -> None:
+    (rows, columns), known, users, items = draw_case(n, seed=seed)
+    own = set(zip(rows.tolist(), columns.tolist(), strict=True))
+    items[np.unique(columns)] += 9 * users[0]  # so that the best are among those that were seen
+    marked = mark_cells(known, rows, columns)
+    for negatives in (UNIFORM, POPULAR):
+        drawn = draw_each(marked, rows, columns, seed, negatives).tolist()
+        assert own.isdisjoint(zip(rows.tolist(), drawn, strict=True))
+    for row in range(6):
+        for key in range(20):
+            bits = word(seed, key)
+            hard = int(draw_hardest((users, items), marked, columns, row, bits, K))
+            assert (row, hard) not in own
+
+
 def test_who_has_seen_all_gets_none_and_is_passed_over() -> None:
     known = known_of([[0, 1, 2]], [2, 0, 1])
     cells = (np.zeros(3, np.int32), np.arange(3, dtype=np.int32))
-    assert draw_unseen(known, cells[1], 0, 7, UNIFORM) == -1
+    assert draw_unseen(mark_cells(known, *cells), cells[1], 0, 7, UNIFORM) == -1
     users, items = vectors(1, seed=0), vectors(3, seed=1)
     before = users.copy(), items.copy()
     for negatives in (UNIFORM, POPULAR, HARD):
@@ -76,11 +97,10 @@ def test_who_has_seen_all_gets_none_and_is_passed_over() -> None:
 
 
 def draw_case(n: int, *, seed: int) -> tuple[Any, Any, Any, Any]:
-    """Draw cells of 6 rows and 20 columns, and what the rows have."""
+    """Draw cells of 6 rows and 20 columns, and what the rows have: these, and other columns."""
     draw = np.random.default_rng(seed)
-    rows = [sorted(draw.choice(20, 6, replace=False).tolist()) for _ in range(6)]
-    row = draw.integers(6, size=n).astype(np.int32)
-    column = np.array([rows[r][draw.integers(6)] for r in row], np.int32).reshape(n)
+    row, column = (each.astype(np.int32) for each in divmod(draw.choice(120, n, replace=False), 20))
+    rows = [[*sorted(column[row == one].tolist()), 20, 21] for one in range(6)]
     known = known_of(rows, list(range(20)))
     return (row, column), known, vectors(6, seed=seed), vectors(20, seed=seed + 1)
 
@@ -88,6 +108,7 @@ def draw_case(n: int, *, seed: int) -> tuple[Any, Any, Any, Any]:
 def twin_pairs(case: Any, negatives: int, key: int) -> Any:
     """Take the steps of BPR one by one, items drawn as the kernel does."""
     (rows, columns), known, users, items = case
+    known = mark_cells(known, rows, columns)
     users, items, total = users.astype(np.float64), items.astype(np.float64), 0.0
     loss = partial(references.pair_loss, regularization=SHRINK)
     for c, (row, column) in enumerate(zip(rows, columns, strict=True)):
@@ -121,6 +142,7 @@ def test_pairs_are_parted_as_by_plain_loops(n: int, seed: int, negatives: int) -
 def twin_top(case: Any, key: int, most: float) -> Any:
     """Take the steps of WARP one by one, items drawn as the kernel does."""
     (rows, columns), known, users, items = case
+    known = mark_cells(known, rows, columns)
     users, items, total = users.astype(np.float64), items.astype(np.float64), 0.0
     for c, (row, column) in enumerate(zip(rows, columns, strict=True)):
         for attempt in range(50):

@@ -23,7 +23,16 @@ from dasrec.kernels.rule import (
     TOP,
     Rule,
 )
-from dasrec.kernels.unseen import Known, draw_hardest, draw_unseen, is_seen, score_of, shorten
+from dasrec.kernels.unseen import (
+    Known,
+    Marked,
+    draw_hardest,
+    draw_unseen,
+    is_seen,
+    mark_cells,
+    score_of,
+    shorten,
+)
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -81,7 +90,7 @@ def _log_counts(columns: Ints, n: int, rule: Rule) -> Floats:
 @njit(cache=True, nogil=True)
 def _draw(
     vectors: tuple[Floats, Floats],
-    known: Known,
+    known: Marked,
     columns: Ints,
     row: int,
     picked: Ints,
@@ -110,8 +119,8 @@ def _softplus(score: np.float32) -> Any:
     return np.log1p(raised) + max(score, np.float32(0)), slope
 
 
-@njit(cache=True, nogil=True)
-def _judge(scores: Floats, pushes: Floats, rule: Rule) -> Any:
+@njit(cache=True, nogil=True, fastmath=FAST)
+def judge(scores: Floats, pushes: Floats, rule: Rule) -> Any:
     """Return the loss of the scores of a cell, the first of which should be high; fill its slopes.
 
     A push is minus the slope of the loss in a score.
@@ -132,6 +141,7 @@ def _judge(scores: Floats, pushes: Floats, rule: Rule) -> Any:
     top, total = scores.max(), np.float32(0)
     for j in range(n):
         pushes[j] = -np.exp(scores[j] - top)
+    for j in range(n):  # by itself: see FAST
         total -= pushes[j]
     for j in range(n):
         pushes[j] /= total
@@ -142,7 +152,7 @@ def _judge(scores: Floats, pushes: Floats, rule: Rule) -> Any:
 @njit(cache=True, nogil=True)
 def _find_above(
     vectors: tuple[Floats, Floats],
-    known: Known,
+    known: Marked,
     row: int,
     picked: Ints,
     pushes: Floats,
@@ -262,7 +272,7 @@ def descend_batches(
 
     Parameters
     ----------
-    cells : rows, columns, int32; values, float32
+    cells : rows, columns, int32; values, float32: all that the rows have among the columns
     known : what rows have
     users, items : float32, shapes (n_rows, d) and (n_columns, d)
         Factors, a bias, and from column ``kept`` on what the optimizer keeps; of items that are
@@ -289,19 +299,21 @@ def descend_batches(
     stochastic optimization", ICLR 2015, arXiv:1412.6980.
     """
     rows, columns, _ = cells
+    marked = mark_cells(known, rows, columns)
     n, k, size = rows.shape[0], rule.factors, min(rule.batch, rows.shape[0])
     user_slots = _open_slots(users.shape[0], size, k)
     item_slots = _open_slots(items.shape[0], size * (1 + rule.samples), k)
     logs = _log_counts(columns, items.shape[0], rule)
     picked = np.empty(1 + rule.samples, np.int32)
-    pushes = np.empty(1 + rule.samples, np.float32)
+    slopes = np.empty((2, 1 + rule.samples), np.float32)
+    scratch = (logs, picked, slopes[0], slopes[1])
     total, vectors, n_users, n_items = 0.0, (users, items), 0, 0
     for c in range(n):
         if c + AHEAD < n:
             fetch(users, rows[c + AHEAD])
             fetch(items, columns[c + AHEAD])
         picked[0] = columns[c]
-        found, loss = _look(cells, c, vectors, known, (logs, picked, pushes), rule, key)
+        found, loss = _look(cells, c, vectors, marked, scratch, rule, key)
         total += loss
         if found:
             x = users[rows[c]]
@@ -311,8 +323,8 @@ def descend_batches(
             for j in range(found):
                 slot = _slot(item_slots, picked[j], n_items)
                 n_items = max(n_items, slot + 1)
-                _pull_item(own, item_slots[2][slot], (x, items[picked[j]]), pushes[j], rule)
-            _pull_user(own, x, pushes[0], rule)
+                _pull_item(own, item_slots[2][slot], (x, items[picked[j]]), slopes[0, j], rule)
+            _pull_user(own, x, slopes[0, 0], rule)
         if (c + 1) % rule.batch == 0 or c + 1 == n:
             _step(users, user_slots, n_users, rule)
             if not rule.frozen:
@@ -328,14 +340,14 @@ def _look(
     cells: Cells,
     c: int,
     vectors: tuple[Floats, Floats],
-    known: Known,
-    scratch: tuple[Floats, Ints, Floats],
+    known: Marked,
+    scratch: tuple[Floats, Ints, Floats, Floats],
     rule: Rule,
     key: int,
 ) -> Any:
     """Find the items of a cell and the slopes of its loss; return how many, and the loss."""
     users, items = vectors
-    logs, picked, pushes = scratch
+    logs, picked, pushes, scores = scratch
     row, k, draws = cells[0][c], rule.factors, word(key, c)
     x = users[row]
     if rule.loss == SQUARED:
@@ -348,7 +360,7 @@ def _look(
     found = _draw(vectors, known, cells[1], row, picked, rule, draws)
     if found == 1:
         return 0, np.log(1.0 + rule.samples)
-    scores = np.empty(found, np.float32)
+    scores = scores[:found]
     for j in range(found):
         scores[j] = score_of(x, items[picked[j]], k) - logs[picked[j]]
-    return found, np.float64(_judge(scores, pushes, rule))
+    return found, np.float64(judge(scores, pushes, rule))

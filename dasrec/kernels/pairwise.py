@@ -9,14 +9,25 @@ from numpy.typing import NDArray
 from dasrec.kernels.hashing import below, word
 from dasrec.kernels.rows import AHEAD, FAST, fetch
 from dasrec.kernels.rule import HARD, Rule
-from dasrec.kernels.unseen import Known, draw_hardest, draw_unseen, is_seen, score_of, shorten
+from dasrec.kernels.unseen import (
+    Known,
+    draw_each,
+    draw_hardest,
+    is_seen,
+    mark_cells,
+    score_of,
+    shorten,
+)
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
-def part(x: Floats, y: Floats, z: Floats, step: np.float32, rule: Rule) -> None:
+_LARGE = 1e290  # before a product of losses overflows
+
+
+@njit(inline="always")  # a call would take as long as a third of the step
+def _part(x: Floats, y: Floats, z: Floats, step: np.float32, rule: Rule) -> None:
     """Move y up and z down for the user x, and x towards y and away from z."""
     k, shrink = rule.factors, np.float32(1) - rule.rate * rule.regularization
     if rule.frozen:
@@ -44,7 +55,7 @@ def rank_pairs(
 
     Parameters
     ----------
-    cells : rows, columns, int32
+    cells : rows, columns, int32: all that the rows have among the columns
     known : what rows have
     users, items : float32, shapes (n_rows, >= k + 1) and (n_columns, >= k + 1)
     rule : Rule
@@ -58,27 +69,22 @@ def rank_pairs(
 
     Notes
     -----
-    Cost: some 8 k multiply-adds a cell; items are drawn, and vectors fetched, before they are
-    needed. Rendle, Freudenthaler, Gantner and Schmidt-Thieme, "BPR: Bayesian personalized ranking
-    from implicit feedback", UAI 2009, arXiv:1205.2618.
+    Cost: some 8 k multiply-adds a cell; items are drawn beforehand, and vectors fetched before they
+    are needed. Rendle, Freudenthaler, Gantner and Schmidt-Thieme, "BPR: Bayesian personalized
+    ranking from implicit feedback", UAI 2009, arXiv:1205.2618.
     """
     rows, columns = cells
-    n, k = rows.shape[0], rule.factors
-    drawn, total = np.empty(AHEAD, np.int64), 0.0
-    for c in range(-AHEAD, n):
-        later = c + AHEAD
-        negative = drawn[later % AHEAD]  # of c, which makes room for that of later
-        if later < n:
-            row = rows[later]
-            other = draw_unseen(known, columns, row, word(key, later), rule.negatives)
-            drawn[later % AHEAD] = other
-            fetch(users, row)
-            fetch(items, columns[later])
-            fetch(items, max(other, 0))
-        if c < 0:
-            continue
+    n, k, marked = rows.shape[0], rule.factors, mark_cells(known, rows, columns)
+    drawn = draw_each(marked, rows, columns, key, rule.negatives)
+    total, product = 0.0, 1.0
+    for c in range(n):
+        if c + AHEAD < n:
+            fetch(users, rows[c + AHEAD])
+            fetch(items, columns[c + AHEAD])
+            fetch(items, max(drawn[c + AHEAD], 0))
+        negative = drawn[c]
         if rule.negatives == HARD:
-            negative = draw_hardest((users, items), known, columns, rows[c], word(key, c), k)
+            negative = draw_hardest((users, items), marked, columns, rows[c], word(key, c), k)
         if negative < 0:
             total += np.log(2.0)
             continue
@@ -88,10 +94,14 @@ def rank_pairs(
             difference += x[p] * (y[p] - z[p])
         difference += y[k] - z[k]
         raised = np.exp(-abs(difference))  # which does not overflow
-        total += np.log1p(raised) + max(-difference, np.float32(0))
+        total += max(-difference, np.float32(0))
+        product *= 1.0 + raised  # the sum of logarithms, by one for hundreds of cells
+        if product > _LARGE:
+            total += np.log(product)
+            product = 1.0
         push = (raised if difference > 0 else np.float32(1)) / (np.float32(1) + raised)
-        part(x, y, z, rule.rate * push, rule)
-    return total
+        _part(x, y, z, rule.rate * push, rule)
+    return float(total + np.log(product))
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
@@ -117,7 +127,7 @@ def rank_top(
     """
     rows, columns = cells
     n, k, width = rows.shape[0], rule.factors, known[2].shape[0]
-    total = 0.0
+    marked, total = mark_cells(known, rows, columns), 0.0
     for c in range(n):
         if c + AHEAD < n:
             fetch(users, rows[c + AHEAD])
@@ -128,12 +138,12 @@ def rank_top(
         for attempt in range(rule.tries):
             column = below(word(draws, attempt), width)
             near = np.float32(1) - own + score_of(x, items[column], k)
-            if near > 0 and not is_seen(known, row, column):
+            if near > 0 and not is_seen(marked, row, column):
                 rank = max(1, (rule.catalogue - 1) // (attempt + 1))
                 weight = np.float32(np.log(rank + 0.5) + 0.577)
                 total += np.float64(weight * near)
                 z = items[column]
-                part(x, y, z, rule.rate * weight, rule)
+                _part(x, y, z, rule.rate * weight, rule)
                 shorten(x, k, rule.most)
                 if not rule.frozen:
                     shorten(y, k, rule.most)

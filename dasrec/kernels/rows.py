@@ -27,7 +27,13 @@ Sums = tuple[Floats, Floats, Floats, Floats]
 """Scratch for sums over a row: tile W, goal q, a system to factorise, W'W."""
 
 OVERFLOW = "numbers overflow float32; scale the values down, for instance to at most 1000"
-FAST = {"reassoc", "contract"}  # of the order of sums, so that vector instructions can be used
+FAST = {"reassoc", "contract"}
+"""Leaves the order of sums to the compiler, so that vector instructions can be used.
+
+A loop that sums must not store as well: it would sum in one order where the arrays lie close to
+each other, and in another where they do not, and so would the bits of the sum.
+"""
+
 TINY = float(np.finfo(np.float32).tiny)  # a gap below it cannot be divided by
 
 TILE = 512

@@ -129,8 +129,6 @@ class Softmax(Logistic):
     Cost of an epoch: see :func:`dasrec.kernels.batches.descend_batches`. Yi et al.,
     "Sampling-bias-corrected neural modeling for large corpus item recommendations", RecSys 2019,
     doi:10.1145/3298689.3346996.
-
-    On another cluster, or again, vectors may differ in their last bits: this was seen twice.
     """
 
     name: ClassVar[str] = "softmax"
