@@ -300,7 +300,7 @@ def _measure(n: int, options: argparse.Namespace, folder: str) -> dict[str, Any]
 def _targets(n: int, result: dict[str, Any], options: argparse.Namespace) -> list[Target]:
     rounds: Rounds = result["rounds"]
     targets = []
-    if "duckdb" in options.peers:
+    if "duckdb" in options.peers and n == max(options.sizes):
         peer = f"DuckDB, limit {options.duckdb_memory[0]}"
         faster, less = (rounds.ratio(key, peer, THREADS) for key in ("seconds", "peak_bytes"))
         targets.append(Target(f"{short(n)}: times as fast as {peer}", faster, 2.5, at_least=True))
