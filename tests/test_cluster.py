@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_info
 from dasrec import ClusterError, InputError, MismatchError, blocks
 from dasrec.cluster import connect, kubernetes, managers, parse, workers
 from dasrec.cluster.spec import Kubernetes, Local, Manager, Scheduler, Ssh, Threads
+from tests import ssh_server
 from tests.snippets import DOCS, python_blocks
 
 TCP = "distributed.comm.timeouts.tcp"
@@ -270,6 +271,25 @@ def test_ssh_gets_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert options["worker_options"] == {"n_workers": 2, "memory_limit": 10**9}
 
 
+@pytest.mark.slow
+def test_hosts_that_are_reached_by_ssh(tmp_path: Path) -> None:
+    with ssh_server.serving(tmp_path) as options:
+        hosts = {"kind": "ssh", "hosts": ["127.0.0.1", "127.0.0.1"], "connect": options}
+        with connect({**hosts, "workers": 2, "threads": 1, "memory": "500MB"}) as client:
+            assert client is not None
+            client.wait_for_workers(2, timeout=60)
+            workers = client.scheduler_info()["workers"].values()
+            assert [each["memory_limit"] for each in workers] == [500_000_000] * 2
+            pids = {*client.run(os.getpid).values(), client.run_on_scheduler(os.getpid)}
+            assert len(pids) == 3
+            assert blocks.run(pow, [(2, 3)] * 4, name="test-ssh") == [8] * 4
+            assert {*client.run(os.getenv, "OMP_NUM_THREADS").values()} == {"1"}
+        wrong = {**options, "client_keys": []}
+        refused = pytest.raises(ClusterError, match=r"hosts 127.0.0.1.*no cluster came up")
+        with refused, connect({**hosts, "connect": wrong}):
+            raise AssertionError
+
+
 # -- Kubernetes ------------------------------------------------------------------------------------
 
 
@@ -396,6 +416,22 @@ def test_pods_are_described_as_asked_for() -> None:
     assert worker["resources"] == own
 
 
+def test_pods_see_the_volumes_that_are_named() -> None:
+    parts = kubernetes.describe(asked(volumes={"/data": "a", "/x": "b"}, spill="/s"), "n")["spec"]
+    for part in ("scheduler", "worker"):
+        pod = parts[part]["spec"]
+        claims = {
+            each["name"]: each["persistentVolumeClaim"]["claimName"]
+            for each in pod["volumes"]
+            if each["name"] != "spill"
+        }
+        seen = {each["name"]: each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}
+        assert ("spill" in seen) == (part == "worker")
+        assert {seen[name]: claim for name, claim in claims.items()} == {"/data": "a", "/x": "b"}
+    with pytest.raises(InputError, match=r"volumes.data"):
+        asked(volumes={"data": "a"})
+
+
 def test_the_operator_takes_what_is_described() -> None:
     """By its own definition of a DaskCluster, closed to what it does not know."""
     jsonschema = pytest.importorskip("jsonschema")
@@ -416,7 +452,8 @@ def test_the_operator_takes_what_is_described() -> None:
 
     schema["properties"] |= {name: {} for name in ("apiVersion", "kind", "metadata")}
     close(schema)
-    found = kubernetes.describe(asked(threads=1, memory="1GiB", spill="/spill"), "dasrec-1")
+    more = {"spill": "/spill", "volumes": {"/data": "claim"}}
+    found = kubernetes.describe(asked(threads=1, memory="1GiB", **more), "dasrec-1")
     jsonschema.validate(found, schema)
     found["spec"]["worker"]["spec"]["containers"][0]["argz"] = []
     with pytest.raises(jsonschema.ValidationError, match="argz"):

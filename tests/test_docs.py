@@ -240,8 +240,8 @@ def test_every_failure_has_a_test() -> None:
     rows = table_rows(text_of("docs/failures.md"))
     assert len(rows) > 25
     for row in rows:
-        assert re.fullmatch(r"`test_\w+\.py::test_\w+`", row[-1]), row
-    for file, name in re.findall(r"`(test_\w+\.py)::(\w+)`", text_of("docs/failures.md")):
+        assert re.fullmatch(r"`(e2e/)?test_\w+\.py::test_\w+`", row[-1]), row
+    for file, name in re.findall(r"`([\w/]+\.py)::(\w+)`", text_of("docs/failures.md")):
         assert re.search(rf"^def {name}\(", text_of(f"tests/{file}"), re.M), f"{file}: {name}"
 
 

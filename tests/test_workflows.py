@@ -177,13 +177,14 @@ def test_the_script_runs_on_a_cluster_of_its_own(
     monkeypatch.setattr("dasrec.cluster.connect", connect)
     names: dict[str, Any] = {"__name__": "script"}
     exec(compile((FOLDER / "kubernetes.py").read_text(), "kubernetes.py", "exec"), names)
-    options = ["--image", "i:1", "--workers", "3", "--namespace", "n", *SMALL]
+    options = ["--image", "i:1", "--workers", "3", "--namespace", "n", "--volume", "c:/d", *SMALL]
     monkeypatch.setattr(sys, "argv", ["kubernetes.py", str(FOLDER / "nightly.yaml"), *options])
     assert [names["main"](), names["main"]()] == [0, 0]
     (spec,) = asked  # the second time there was nothing to do
     assert spec == {
         **{"kind": "kubernetes", "name": "dasrec", "image": "i:1"},
-        **{"workers": 3, "memory": "4GiB", "namespace": "n"},
+        **{"workers": 3, "memory": "4GiB", "namespace": "n", "volumes": {"/d": "c"}},
+        "env": {"NUMBA_CACHE_DIR": "/d/.cache/numba"},
     }
     check_outcome()
 

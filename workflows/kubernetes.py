@@ -1,6 +1,7 @@
 """Run a workflow on pods of its own, which are there while there is something to do.
 
-Example: python workflows/kubernetes.py workflows/nightly.yaml --image my/dasrec:1 --workers 8
+Example: python workflows/kubernetes.py workflows/nightly.yaml --image my/dasrec:1 --workers 8 \\
+             --volume data:/data --set place=/data/nightly
 """
 
 from __future__ import annotations
@@ -19,6 +20,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--image", required=True, help="an image that holds dasrec")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--memory", default="4GiB", help="of each pod")
+    parser.add_argument(
+        "--volume",
+        action="append",
+        default=[],
+        metavar="CLAIM:FOLDER",
+        help="a volume's claim, and where all pods see it",
+    )
     parser.add_argument("--namespace", help="by default that of this pod, or of kubectl")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     return parser.parse_args()
@@ -26,12 +34,16 @@ def parse() -> argparse.Namespace:
 
 def cluster_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """Describe the cluster, as dasrec.cluster.connect takes it."""
+    volumes = dict(reversed(each.split(":", 1)) for each in arguments.volume)
     cluster = {
         "kind": "kubernetes",
         "name": "dasrec",
         "image": arguments.image,
         "workers": arguments.workers,
         "memory": arguments.memory,
+        "volumes": volumes,
+        # kernels are compiled once, not by each pod
+        "env": {"NUMBA_CACHE_DIR": f"{folder}/.cache/numba" for folder in list(volumes)[:1]},
     }
     return cluster | ({"namespace": arguments.namespace} if arguments.namespace else {})
 

@@ -160,13 +160,22 @@ def _default(spec: Kubernetes, name: str) -> dict[str, Any]:
         worker["args"] += ["--nthreads", str(spec.threads)]
     if spec.memory is not None:
         worker["args"] += ["--memory-limit", str(spec.memory)]
+    for part in ("scheduler", "worker"):
+        for n, (folder, claim) in enumerate(spec.volumes.items()):
+            source = {"persistentVolumeClaim": {"claimName": claim}}
+            _mount(found["spec"][part]["spec"], f"volume-{n}", folder, source)
     if spec.spill is not None:
         worker["args"] += ["--local-directory", spec.spill]
-        worker["volumeMounts"] = [{"name": "spill", "mountPath": spec.spill}]
-        found["spec"]["worker"]["spec"]["volumes"] = [{"name": "spill", "emptyDir": {}}]
+        _mount(found["spec"]["worker"]["spec"], "spill", spec.spill, {"emptyDir": {}})
     worker["resources"] = spec.resources or _resources(spec)
     scheduler["resources"] = {}
     return found
+
+
+def _mount(pod: dict[str, Any], name: str, folder: str, source: dict[str, Any]) -> None:
+    (container,) = pod["containers"]
+    container.setdefault("volumeMounts", []).append({"name": name, "mountPath": folder})
+    pod.setdefault("volumes", []).append({"name": name, **source})
 
 
 def _resources(spec: Kubernetes) -> dict[str, dict[str, str]]:

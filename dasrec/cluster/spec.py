@@ -110,6 +110,7 @@ class Kubernetes(Workers):
     image : which holds dasrec, for scheduler and workers
     workers, threads, memory : of each pod; the memory is its limit
     resources : requests and limits of a worker pod, instead of what threads and memory say
+    volumes : names of claims, by the folder where all pods see them, like {"/data": "claim"}
     env : further environment variables of all pods
     spec : a whole DaskCluster as a mapping, instead of one made of all this
     tries : how many clusters are begun while one does not come up
@@ -121,6 +122,7 @@ class Kubernetes(Workers):
     namespace: str | None = None
     image: str | None = None
     resources: dict[Literal["requests", "limits"], dict[str, str]] | None = None
+    volumes: dict[Annotated[str, Field(pattern="^/.")], str] = {}
     env: dict[str, str] = {}
     spec: dict[str, Any] | None = None
     tries: PositiveInt = 3

@@ -14,15 +14,22 @@ find "$site" -depth -type d -name tests -exec rm -rf {} +
 find "$site" -type f \( -name '*.pyi' -o -name '*.px[di]' -o -name '*.pyx' -o -name '*.h' \
     -o -name '*.c' -o -name '*.cpp' -o -name '*.a' -o -name '*.map' \) -delete
 rm -rf "$site"/pyarrow/include "$site"/pyarrow/src
-# remote calls of Arrow
-rm -f "$site"/pyarrow/*_flight*
-# scripts of Bokeh for who debugs them
+# Arrow's remote calls and its own ways to stores, which fsspec has; libraries that are there twice
+rm -f "$site"/pyarrow/*_flight* "$site"/pyarrow/*s3* "$site"/pyarrow/_gcsfs* "$site"/pyarrow/_azurefs* \
+    "$site"/pyarrow/_hdfs* "$site"/pyarrow/_pyarrow_cpp_tests* \
+    "$site"/pyarrow/libarrow_python*.so "$site"/pyarrow/libarrow_python*.so.*.*
+# what Bokeh has for who debugs or extends its scripts
 find "$site/bokeh/server/static/js" -name '*.js' ! -name '*.min.js' -delete
+rm -rf "$site/bokeh/server/static/lib" "$site/bokeh/server/static/js/lib"
+# a format of pictures that no page shows
+rm -f "$site"/PIL/_avif* "$site"/pillow.libs/libavif*
 # Amazon's services but for S3 and how one signs in
 if [ -d "$site/botocore/data" ]; then
     find "$site/botocore/data" -mindepth 1 -maxdepth 1 -type d \
         ! -name s3 ! -name sts ! -name 'sso*' ! -name signin -exec rm -rf {} +
 fi
+
+"$1/bin/python" "$(dirname "$0")/trim.py" "$site"
 
 # compiled once here: pods start on a read-only file system and cannot keep what they compile
 "$1/bin/python" -m compileall -q -j 2 "$site"

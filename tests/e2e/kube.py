@@ -16,7 +16,7 @@ WAIT = 900.0
 
 # what Kubernetes itself puts into every namespace
 _OWN = ("serviceaccount/default", "configmap/kube-root-ca.crt", "secret/default-token")
-_KINDS = "all,pvc,configmap,secret,serviceaccount,role,rolebinding,networkpolicy,pdb"
+_KINDS = "all,pvc,configmap,secret,serviceaccount,role,rolebinding,networkpolicy,pdb,ingress"
 _DASK = "daskclusters,daskworkergroups,daskjobs,daskautoscalers"
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+from pathlib import Path
 
 import pytest
 
-from tests.charts import ROOT, Object
-from tests.e2e.kube import Namespace, merge, wait_for
+from tests.charts import ROOT, Object, helm
+from tests.e2e.conftest import IMAGE
+from tests.e2e.kube import Namespace, merge, run, wait_for
 
 NIGHTLY = ROOT / "workflows" / "nightly.yaml"
-SMALLER = ["log.source=/data/events.csv", "fit.factors=16", "fit.iterations=5"]
+SMALLER = ["log.source=/data/log.csv", "fit.factors=16", "fit.iterations=5"]
 SIMULATE = """
 from dasrec.datasets import simulate_log
-simulate_log("/data/events.csv", 50_000, n_users=500, n_items=300, rng=0)
+simulate_log("/data/log.csv", 50_000, n_users=500, n_items=300, rng=0)
 """
 DIGEST = """
 import hashlib, sys
@@ -124,13 +128,54 @@ def test_a_cron(space: Namespace, expected: str, operator: None) -> None:
     end(space, "cron")
 
 
+KEYS = {"AWS_ACCESS_KEY_ID": "e2e", "AWS_SECRET_ACCESS_KEY": "secret"}
+BUCKET = """
+import fsspec
+files = fsspec.filesystem("s3")
+files.mkdir("dasrec-e2e")
+files.put("/data/log.csv", "dasrec-e2e/log.csv")
+"""
+
+
+def test_a_run_in_a_bucket(space: Namespace, expected: str) -> None:
+    """Its pods have no volume, and their keys from a Secret."""
+    server = os.environ.get("DASREC_E2E_S3")
+    if server is None:
+        pytest.skip("NOT TESTED IN A BUCKET: see DASREC_E2E_S3 in tests/e2e/conftest.py")
+    literals = [f"--from-literal={key}={value}" for key, value in KEYS.items()]
+    space.kubectl("create", "secret", "generic", "s3-keys", *literals)
+    inside = ["env", f"AWS_ENDPOINT_URL={server}", *(f"{k}={v}" for k, v in KEYS.items())]
+    space.exec("look", *inside, "python", "-c", BUCKET)
+    place = "s3://dasrec-e2e/runs"
+    bucket = {"url": place, "endpoint": server, "existingSecret": "s3-keys"}
+    changes = [f"place={place}/one", *SMALLER, "log.source=s3://dasrec-e2e/log.csv"]
+    given = values("bucket", mode="job", operator={"use": "never"}, worker={"replicas": 1})
+    more: Object = {
+        "storage": {"kind": "object", "object": bucket},
+        "workflow": {"set": changes},
+    }
+    space.helm("install", "bucket", merge(given, more))
+    outcome = ended(space, "job", "bucket-dasrec-r1")
+    said = space.kubectl("logs", "-l", "job-name=bucket-dasrec-r1", "--tail=-1")
+    assert outcome == "Complete", said
+    assert KEYS["AWS_SECRET_ACCESS_KEY"] not in said
+    assert space.exec("look", *inside, "python", "-c", DIGEST, f"{place}/one") == expected
+    end(space, "bucket")
+    space.kubectl("delete", "secret", "s3-keys")
+
+
 def test_a_cluster_without_the_operator(space: Namespace) -> None:
     """`helm test` compares factors of the cluster with those of threads."""
     given: Object = {"mode": "cluster", "operator": {"use": "never"}}
     space.helm("install", "plain", given, "--wait", "--timeout", "10m")
     space.check("plain")
-    space.helm("upgrade", "plain", merge(given, {"worker": {"replicas": 3}}), "--wait")
+    ingress: Object = {"enabled": True, "host": "dasrec.example"}
+    more: Object = {"worker": {"replicas": 3}, "ingress": ingress}
+    assert "WARNING: the ingress is on" in space.helm(
+        "upgrade", "plain", merge(given, more), "--wait"
+    )
     space.ready("worker", 3)
+    assert space.objects("ingresses")
     end(space, "plain")
 
 
@@ -152,26 +197,69 @@ def test_a_cluster_of_the_operator_is_scaled_and_replaced(space: Namespace, oper
     end(space, "of")
 
 
-NOTEBOOK = """
-import os, sys, numpy as np, dasrec
-from dasrec.cluster import connect
-factors, store = [], dasrec.open_interactions(sys.argv[1])
-for where in ("threads", os.environ["DASREC_CLUSTER"]):
-    with connect(where):
-        model = dasrec.ImplicitALS(factors=8, iterations=2, rng=0).fit(store)
-    factors.append(model.user_factors_.values)
-assert np.array_equal(*factors)
-print("the same")
-"""
+def test_the_operator_takes_idle_workers_away(space: Namespace, operator: None) -> None:
+    scale: Object = {"enabled": True, "minimum": 1, "maximum": 3}
+    space.helm("install", "auto", {"mode": "cluster", "autoscale": scale}, "--wait")
+    space.ready("worker", 2)
+    space.ready("worker", 1)
+    space.check("auto")
+    end(space, "auto")
 
 
-def test_a_notebook_makes_a_cluster(space: Namespace, expected: str, operator: None) -> None:
+def notebook_code(name: str) -> str:
+    """Return the code of a notebook."""
+    cells = json.loads((ROOT / "notebooks" / name).read_text("utf-8"))["cells"]
+    return "\n".join("".join(each["source"]) for each in cells if each["cell_type"] == "code")
+
+
+def test_a_notebook_and_a_script_make_clusters(
+    space: Namespace, expected: str, operator: None
+) -> None:
     command = ["python", "-m", "http.server", "8888"]
     given: Object = {"mode": "notebook", "notebook": {"command": command}}
     space.helm("install", "note", given, "--wait", "--timeout", "10m")
     (pod,) = space.ready("notebook", 1)
     name = pod["metadata"]["name"]
-    said = space.exec(name, "python", "-c", NOTEBOOK, "/data/alone/store")
-    assert "the same" in said
+    # the notebook that goes from a laptop to a cluster by one line, which its environment says
+    code = notebook_code("7_cluster.ipynb")
+    place = ("env", "DASREC_PLACE=/data/notebook")
+    said = space.exec(name, *place, "python", "-", text=code)
+    assert "/etc/dasrec/cluster.yaml" in said
+    assert "the same bits" in said
+    wait_for("its cluster to go", lambda: not space.objects("daskclusters"))
+    for file in (NIGHTLY, ROOT / "workflows" / "kubernetes.py"):
+        space.exec(name, "sh", "-c", f"cat > /tmp/{file.name}", text=file.read_text("utf-8"))
+    options = ["--image", IMAGE, "--workers", "2", "--memory", "1GiB", "--volume", "data:/data"]
+    changes = [word for each in settings("script") for word in ("--set", each)]
+    script = ["python", "/tmp/kubernetes.py", "/tmp/nightly.yaml", *options, *changes]
+    assert "this model is in use" in space.exec(name, *script)
+    assert "nothing has changed" in space.exec(name, *script)
+    assert digest(space, "script") == expected
     wait_for("its cluster to go", lambda: not space.objects("daskclusters"))
     end(space, "note")
+
+
+def test_the_lines_of_the_readme(space: Namespace, operator: None, tmp_path: Path) -> None:
+    """As they are, but that the image is on the nodes and ``docker`` is only asked for."""
+    text = (ROOT / "README.md").read_text("utf-8").split("\n## Kubernetes\n")[1]
+    (lines,) = re.findall(r"```sh\n(.*?)```", text.split("\n## ")[0], re.S)
+    assert len(lines.splitlines()) == 10
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\necho "asked: docker $*"\n')
+    docker.chmod(0o755)
+    config = tmp_path / "config"
+    config.write_text(run("kubectl", "config", "view", "--raw", "--flatten"))
+    environment = {
+        "IMAGE": IMAGE,
+        "KUBECONFIG": str(config),
+        "PATH": f"{tmp_path}:{os.environ['PATH']}:{Path(helm()).parent}",
+    }
+    here = [f"{name}={value}" for name, value in environment.items()]
+    context = ("kubectl", "config", "set-context", "--current", f"--namespace={space.name}")
+    run("env", *here, *context)
+    said = run("env", "-C", str(ROOT), *here, "timeout", "900", "bash", "-eux", "-c", lines)
+    for part in (f"build -f deploy/docker/Dockerfile -t {IMAGE} .", f"push {IMAGE}"):
+        assert f"asked: docker {part}" in said
+    assert "Nothing has changed" in said
+    assert status(space, "nightly")["state"] == "done"
+    space.wait_until_gone("nightly")
