@@ -51,6 +51,13 @@ FULL = (
 )
 
 
+# all in the slow tests, the oldest, the newest and one between in each run
+VERSIONS = [
+    pytest.param(f"1.{n}", marks=[] if n in (25, 31, 37) else pytest.mark.slow)
+    for n in range(25, 38)
+]
+
+
 def rendered(mode: str, *settings: str, **options: Any) -> list[Object]:
     return render(f'mode="{mode}"', FILE, *settings, **options)
 
@@ -67,7 +74,7 @@ def test_helm_finds_no_fault() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("version", ["1.25", "1.31", "1.37"])
+@pytest.mark.parametrize("version", VERSIONS)
 def test_objects_are_valid(version: str) -> None:
     found = {}
     for mode in MODES:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Take out of the environment DIR what no pod runs: slim.sh DIR
+# Take out of the environment DIR what no pod runs: slim.sh DIR REQUIREMENTS
 set -eu
 site=$(echo "$1"/lib/python3*/site-packages)
 
@@ -31,7 +31,8 @@ fi
 
 "$1/bin/python" "$(dirname "$0")/trim.py" "$site"
 
-# compiled once here: pods start on a read-only file system and cannot keep what they compile
-"$1/bin/python" -m compileall -q -j 2 "$site"
+# what pods import is compiled here, once: they start on a read-only file system and could not keep it
+find "$site" -depth -type d -name __pycache__ -exec rm -rf {} +
+"$1/bin/python" "$(dirname "$0")/imports.py" "$2"
 # dasrec itself comes in a layer of its own
 echo "$1/code" > "$site/dasrec.pth"

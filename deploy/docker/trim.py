@@ -1,7 +1,7 @@
 """Cut off from shared libraries what only linkers and debuggers read: trim.py FOLDER.
 
-What a process loads of an ELF file is in its segments; tables of symbols and sections come after the
-last of them. A fifth of what wheels bring is these, and no package of tools is needed to cut them.
+What a process loads of an ELF file is in its segments; tables of symbols and sections come after
+the last of them. They are a fifth of what wheels bring, and it takes no tools to cut them.
 """
 
 import struct

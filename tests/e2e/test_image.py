@@ -39,6 +39,16 @@ except Exception as error:
     print(type(error).__name__, error)
 """
 
+LEFT_OUT = """
+import sys, pathlib
+import dasrec.cli, dasrec.cluster, dasrec.dashboard, dasrec.doctor, dasrec.workflow, dasrec.report
+import s3fs, dask_kubernetes.operator, distributed.cli.dask_worker, distributed.cli.dask_scheduler
+for name, module in sorted(sys.modules.items()):
+    compiled = getattr(module, "__cached__", None)
+    if compiled and "/opt/dasrec" in compiled and not pathlib.Path(compiled).exists():
+        print(name)
+"""
+
 
 def test_it_is_small(space: Namespace) -> None:
     """What pods see but the image does not hold is left out."""
@@ -67,3 +77,8 @@ def test_it_speaks_to_object_stores(space: Namespace) -> None:
     """As far as to one that does not answer, which takes the data of its service."""
     said = space.exec("look", "python", "-c", BUCKET)
     assert "Could not connect" in said
+
+
+def test_what_pods_import_is_compiled(space: Namespace) -> None:
+    left_out = space.exec("look", "python", "-c", LEFT_OUT).split()
+    assert len(left_out) < 20, left_out

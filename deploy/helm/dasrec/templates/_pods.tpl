@@ -320,6 +320,7 @@ podFailurePolicy:
       onPodConditions:
         - {type: DisruptionTarget, status: "True"}
     - action: FailJob
+      onPodConditions: []  # up to 1.28 its schema asks for it
       onExitCodes: {containerName: run, operator: In, values: [2]}
 {{- end }}
 template:
