@@ -14,7 +14,7 @@ bokeh.embed bokeh.plotting bokeh.server.server dask.dataframe dask_kubernetes.op
 distributed.cli.dask_scheduler distributed.cli.dask_spec distributed.cli.dask_worker
 distributed.dashboard.scheduler distributed.dashboard.worker numba.core.caching
 pyarrow.compute pyarrow.csv pyarrow.dataset pyarrow.json pyarrow.parquet
-rich.progress scipy.linalg scipy.sparse.linalg scipy.stats
+pydantic.fields pydantic.main rich.progress scipy.linalg scipy.sparse.linalg scipy.stats
 sklearn.base sklearn.model_selection xarray.backends zarr.storage
 """.split()
 

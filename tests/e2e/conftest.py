@@ -84,9 +84,12 @@ def pod(name: str, *command: str, **spec: object) -> Object:
     }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def space(has_operator: bool, nodes: list[str]) -> Iterator[Namespace]:
-    """Yield a namespace with the claim ``data`` and the pod ``look``, which has it at /data."""
+    """Yield a namespace with the claim ``data`` and the pod ``look``, which has it at /data.
+
+    All tests share it, and with it the kernels that are compiled on the volume.
+    """
     name = f"dasrec-e2e-{uuid.uuid4().hex[:6]}"
     repository, _, tag = IMAGE.rpartition(":")
     pull = "Never" if IMAGE.startswith("localhost/") else "IfNotPresent"

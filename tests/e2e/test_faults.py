@@ -23,9 +23,9 @@ for each in (model.user_factors_, model.item_factors_):
 SIMULATE = """
 import dasrec
 from dasrec.datasets import simulate_log
-simulate_log("/data/log.csv", 500_000, n_users=20_000, n_items=4000, rng=0)
-events = dasrec.read_events("/data/log.csv", user="user", item="item", value="value")
-dasrec.write_interactions(dasrec.clean(events, dedupe="last"), "/data/store")
+simulate_log("/data/faults.csv", 500_000, n_users=20_000, n_items=4000, rng=0)
+events = dasrec.read_events("/data/faults.csv", user="user", item="item", value="value")
+dasrec.write_interactions(dasrec.clean(events, dedupe="last"), "/data/faults.store")
 """
 
 
@@ -40,7 +40,7 @@ def expected(space: Namespace) -> str:
 def fit_command(cluster: str, name: str) -> list[str]:
     model = ["--model", "implicit-als", "--factors", "64", "--iterations", "40", "--seed", "0"]
     files = ["--checkpoint", f"/data/{name}.checkpoint", "--log", f"/data/{name}.jsonl"]
-    return ["dasrec", "--cluster", cluster, "fit", "/data/store", f"/data/{name}", *model, *files]
+    return ["dasrec", "--cluster", cluster, "fit", "/data/faults.store", f"/data/{name}", *model, *files]
 
 
 def digest(space: Namespace, name: str) -> str:
