@@ -11,7 +11,8 @@ while True:
     try:
         # a short time each: what a Service drops before it has an endpoint is not sent again soon
         with Client(address, timeout="5s") as client:
-            client.wait_for_workers(workers, timeout=max(1, end - time.monotonic()))
+            if workers:
+                client.wait_for_workers(workers, timeout=max(1, end - time.monotonic()))
         break
     except (OSError, TimeoutError):
         if time.monotonic() > end:
