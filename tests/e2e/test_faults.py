@@ -40,7 +40,16 @@ def expected(space: Namespace) -> str:
 def fit_command(cluster: str, name: str) -> list[str]:
     model = ["--model", "implicit-als", "--factors", "64", "--iterations", "40", "--seed", "0"]
     files = ["--checkpoint", f"/data/{name}.checkpoint", "--log", f"/data/{name}.jsonl"]
-    return ["dasrec", "--cluster", cluster, "fit", "/data/faults.store", f"/data/{name}", *model, *files]
+    return [
+        "dasrec",
+        "--cluster",
+        cluster,
+        "fit",
+        "/data/faults.store",
+        f"/data/{name}",
+        *model,
+        *files,
+    ]
 
 
 def digest(space: Namespace, name: str) -> str:

@@ -200,7 +200,12 @@ def test_a_cluster_of_the_operator_is_scaled_and_replaced(space: Namespace, oper
 def test_the_operator_takes_idle_workers_away(space: Namespace, operator: None) -> None:
     scale: Object = {"enabled": True, "minimum": 1, "maximum": 3}
     space.helm("install", "auto", {"mode": "cluster", "autoscale": scale}, "--wait")
-    space.ready("worker", 2)
+
+    def scaled() -> bool:
+        groups = space.objects("daskworkergroups")
+        return [each["spec"]["worker"]["replicas"] for each in groups] == [1]
+
+    wait_for("one worker", scaled)  # of the two that the chart asks for
     space.ready("worker", 1)
     end(space, "auto")
 
