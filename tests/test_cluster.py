@@ -485,25 +485,6 @@ def test_pods_need_an_image() -> None:
         raise AssertionError
 
 
-@pytest.mark.e2e
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_pods_do_what_they_are_sent() -> None:
-    image = os.environ.get("DASREC_E2E_IMAGE")
-    if not image or not os.environ.get("KUBECONFIG"):
-        pytest.skip(
-            "NOT TESTED ON KUBERNETES: set KUBECONFIG to a cluster with the operator of "
-            "dask-kubernetes, and DASREC_E2E_IMAGE to an image with this dasrec"
-        )
-    pods = {"kind": "kubernetes", "image": image, "workers": 2, "threads": 1, "memory": "1GiB"}
-    with connect({**pods, "patience": 120}) as client:
-        assert client is not None
-        client.wait_for_workers(2, timeout=120)
-        assert blocks.run(pow, [(2, 3)] * 4, name="test-pods") == [8] * 4
-        assert {*client.run(os.getenv, "OMP_NUM_THREADS").values()} == {"1"}
-    assert client.status == "closed"
-
-
 def test_the_notebook_of_the_page_on_kubernetes_fits_where_its_environment_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

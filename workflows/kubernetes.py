@@ -35,16 +35,16 @@ def parse() -> argparse.Namespace:
 def cluster_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """Describe the cluster, as dasrec.cluster.connect takes it."""
     volumes = dict(reversed(each.split(":", 1)) for each in arguments.volume)
-    cluster = {
+    cluster: dict[str, Any] = {
         "kind": "kubernetes",
         "name": "dasrec",
         "image": arguments.image,
         "workers": arguments.workers,
         "memory": arguments.memory,
         "volumes": volumes,
-        # kernels are compiled once, not by each pod
-        "env": {"NUMBA_CACHE_DIR": f"{folder}/.cache/numba" for folder in list(volumes)[:1]},
     }
+    if volumes:  # kernels are compiled once, not by each pod
+        cluster["env"] = {"NUMBA_CACHE_DIR": f"{next(iter(volumes))}/.cache/numba"}
     return cluster | ({"namespace": arguments.namespace} if arguments.namespace else {})
 
 
