@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import dask
+import httpx
 import pytest
 import yaml
 from distributed import LocalCluster
@@ -334,7 +335,7 @@ def asked(**fields: Any) -> Kubernetes:
 def test_a_cluster_that_sticks_is_tried_again_under_a_new_name(
     fake: type[FakeCluster], caplog: pytest.LogCaptureFixture
 ) -> None:
-    fake.outcomes += [TimeoutError("not actioned"), TimeoutError("again"), None]
+    fake.outcomes += [TimeoutError("not actioned"), httpx.ReadError("cut"), None]
     with caplog.at_level(logging.WARNING, "dasrec"), kubernetes.running(asked()) as cluster:
         assert cluster is fake.made[2]
         assert cluster.closed == 0
@@ -342,7 +343,8 @@ def test_a_cluster_that_sticks_is_tried_again_under_a_new_name(
     assert len(set(names)) == 3
     assert all(name.startswith("dasrec-") for name in names)
     assert [each.closed for each in fake.made] == [1, 1, 1]
-    assert "did not come up: not actioned" in caplog.text
+    assert "did not come up: TimeoutError('not actioned')" in caplog.text
+    assert "did not come up: ReadError('cut')" in caplog.text
     assert all(each.options["resource_timeout"] == 20 for each in fake.made)
 
 

@@ -49,13 +49,13 @@ def _made(spec: Kubernetes) -> Any:
         options = _options(spec, name)
         try:
             return _begin(kind, patience=spec.patience, **options)
-        except TimeoutError as error:
-            logger.warning("cluster %s did not come up: %s", name, error)
+        except (TimeoutError, *_cut_off()) as error:
+            logger.warning("cluster %s did not come up: %r", name, error)
             if not left:
                 msg = (
-                    f"no cluster came up in {spec.tries} tries, the last was {name}: {error}. See "
-                    "that the operator of dask-kubernetes runs and watches the namespace, that the "
-                    "image can be pulled, and that the pods fit on the nodes"
+                    f"no cluster came up in {spec.tries} tries, the last was {name}: {error!r}. "
+                    "See that the operator of dask-kubernetes runs and watches the namespace, that "
+                    "the image can be pulled, and that the pods fit on the nodes"
                 )
                 raise ClusterError(msg) from error
         except Exception as error:  # of kr8s, httpx and dask-kubernetes, which share no base
@@ -74,6 +74,13 @@ def _kube_cluster() -> Any:
         msg = f'kind kubernetes needs more ({error}); pip install "dasrec[kubernetes]"'
         raise InputError(msg) from error
     return KubeCluster
+
+
+def _cut_off() -> tuple[type[Exception], ...]:
+    """Return the errors of a request to the API server that was begun and may be tried again."""
+    import httpx
+
+    return (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError, httpx.TimeoutException)
 
 
 def _options(spec: Kubernetes, name: str) -> dict[str, Any]:

@@ -219,7 +219,8 @@ def notebook_code(name: str) -> str:
 def test_a_notebook_and_a_script_make_clusters(
     space: Namespace, expected: str, operator: None
 ) -> None:
-    command = ["python", "-m", "http.server", "8888"]
+    # as the first process of its pod Python would not heed SIGTERM
+    command = ["timeout", "1h", "python", "-m", "http.server", "8888"]
     given: Object = {"mode": "notebook", "notebook": {"command": command}}
     space.helm("install", "note", given, "--wait", "--timeout", "10m")
     (pod,) = space.ready("notebook", 1)
