@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.charts import CHART, Object, helm
 
-WAIT = 900.0
+WAIT = 400.0
 """Seconds for what usually takes a few: machines that test may be slow."""
 
 # what Kubernetes itself puts into every namespace

@@ -262,7 +262,7 @@ def test_the_lines_of_the_readme(space: Namespace, operator: None, tmp_path: Pat
     here = [f"{name}={value}" for name, value in environment.items()]
     context = ("kubectl", "config", "set-context", "--current", f"--namespace={space.name}")
     run("env", *here, *context)
-    said = run("env", "-C", str(ROOT), *here, "timeout", "900", "bash", "-eux", "-c", lines)
+    said = run("env", "-C", str(ROOT), *here, "timeout", "600", "bash", "-eux", "-c", lines)
     for part in (f"build -f deploy/docker/Dockerfile -t {IMAGE} .", f"push {IMAGE}"):
         assert f"asked: docker {part}" in said
     assert "Nothing has changed" in said
