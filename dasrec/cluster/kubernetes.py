@@ -49,7 +49,7 @@ def _made(spec: Kubernetes) -> Any:
         options = _options(spec, name)
         try:
             return _begin(kind, patience=spec.patience, **options)
-        except (TimeoutError, *_cut_off()) as error:
+        except _passing() as error:
             logger.warning("cluster %s did not come up: %r", name, error)
             if not left:
                 msg = (
@@ -76,11 +76,12 @@ def _kube_cluster() -> Any:
     return KubeCluster
 
 
-def _cut_off() -> tuple[type[Exception], ...]:
-    """Return the errors of a request to the API server that was begun and may be tried again."""
+def _passing() -> tuple[type[Exception], ...]:
+    """Return the errors after which another try is worth it: of requests that were begun, too."""
     import httpx
 
-    return (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError, httpx.TimeoutException)
+    cut_off = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
+    return (TimeoutError, httpx.TimeoutException, *cut_off)
 
 
 def _options(spec: Kubernetes, name: str) -> dict[str, Any]:
