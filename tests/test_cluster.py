@@ -385,6 +385,21 @@ def test_a_failure_inside_deletes_the_cluster(fake: type[FakeCluster]) -> None:
     assert fake.made[0].closed == 1
 
 
+def test_pods_come_to_where_we_are_unless_told(
+    fake: type[FakeCluster], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setattr(kubernetes, "_POD_NAMESPACE", tmp_path / "namespace")
+    found = []
+    for content, fields in (("", {}), ("here", {}), ("here", {"namespace": "there"})):
+        if content:
+            (tmp_path / "namespace").write_text(content)
+        fake.outcomes += [None]
+        with kubernetes.running(asked(**fields)) as cluster:
+            found.append(cluster.options["namespace"])
+    assert found == [None, "here", "there"]
+
+
 def environment(container: dict[str, Any]) -> dict[str, str]:
     return {each["name"]: each["value"] for each in container["env"]}
 

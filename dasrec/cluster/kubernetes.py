@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from dasrec import files
@@ -18,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 _ACTIONED = 20  # seconds in which the operator sees a cluster; now and then it never does
 _CLOSING = 60  # seconds
+_POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 @contextlib.contextmanager
@@ -87,11 +90,18 @@ def _passing() -> tuple[type[Exception], ...]:
 def _options(spec: Kubernetes, name: str) -> dict[str, Any]:
     return {
         "custom_cluster_spec": describe(spec, name),
-        "namespace": spec.namespace,
+        "namespace": spec.namespace or _pod_namespace(),
         "resource_timeout": _ACTIONED,
         "shutdown_on_close": True,
         "quiet": True,
     }
+
+
+def _pod_namespace() -> str | None:
+    """Return the namespace of the pod that we are in, which kr8s would take for "default"."""
+    if "KUBECONFIG" in os.environ or not _POD_NAMESPACE.exists():
+        return None
+    return _POD_NAMESPACE.read_text("utf-8").strip()
 
 
 def _begin(kind: Any, *, patience: float, **options: Any) -> Any:
