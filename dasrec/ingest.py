@@ -25,6 +25,7 @@ from dasrec.events import Events
 from dasrec.interactions import Interactions, open_interactions
 from dasrec.journal import Journal, job_key, resuming
 from dasrec.kernels.csr import rows_of
+from dasrec.memory import from_heap
 from dasrec.numbering import merge_ids
 from dasrec.plan import allowed_tasks, check_held
 from dasrec.scan import judge, scan_log
@@ -154,7 +155,11 @@ def writing(
     """Give a journal for what becomes a version; what fails is removed, what is killed stays."""
     resumable = False
     try:
-        with blocks.job("ingest"), resuming(draft.url, key, at_once=at_once) as journal:
+        with (
+            from_heap(),
+            blocks.job("ingest"),
+            resuming(draft.url, key, at_once=at_once) as journal,
+        ):
             resumable = journal.resumable
             if resumable and key is not None:
                 draft.take_over(key)

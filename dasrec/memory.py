@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -91,6 +92,26 @@ def keep_large() -> None:
     name = "MALLOC_MMAP_THRESHOLD_"
     if _tune is not None and name not in os.environ:
         _tune(*_TUNING[name])
+
+
+@contextlib.contextmanager
+def from_heap() -> Iterator[None]:
+    """Let arrays of any size come from the heap while the body runs, if the environment lets it.
+
+    A long job takes arrays of one size again and again. Above :data:`LARGEST_KEPT` each would be
+    new to the process, and the system zeroes what is new: for an ingest a twelfth of its time.
+    ``MALLOC_MMAP_MAX_`` in the environment stays as it is.
+    """
+    if _tune is None or "MALLOC_MMAP_MAX_" in os.environ:
+        yield
+        return
+    option, most = -4, 2**16  # as many mappings as glibc allows by itself
+    _tune(option, 0)
+    try:
+        yield
+    finally:
+        _tune(option, most)
+        release()
 
 
 def release() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,3 +55,30 @@ def test_the_allocator_is_tuned_unless_the_environment_does(
     monkeypatch.setattr(memory, "_tune", lambda *option: calls.append(option))
     memory.share_heap()
     assert calls == ([] if given else list(memory._TUNING.values()))
+
+
+@pytest.mark.parametrize("given", [None, "65536"])
+def test_large_arrays_come_from_the_heap_for_a_while_unless_the_environment_says_so(
+    given: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MALLOC_MMAP_MAX_", raising=False)
+    if given:
+        monkeypatch.setenv("MALLOC_MMAP_MAX_", given)
+    calls: list[tuple[int, int]] = []
+    monkeypatch.setattr(memory, "_tune", lambda *option: calls.append(option))
+    with memory.from_heap():
+        assert calls == ([] if given else [(-4, 0)])
+    assert calls == ([] if given else [(-4, 0), (-4, 2**16)])
+
+
+@pytest.mark.skipif(memory._tune is None, reason="glibc alone can be told")
+def test_memory_of_large_arrays_is_used_again_and_given_back() -> None:
+    with memory.from_heap():
+        first = np.ones(2 * memory.LARGEST_KEPT, np.uint8)
+        place = first.ctypes.data
+        del first
+        assert np.ones(2 * memory.LARGEST_KEPT, np.uint8).ctypes.data == place
+    before = psutil.Process().memory_info().rss
+    large = np.ones(4 * memory.LARGEST_KEPT, np.uint8)
+    del large
+    assert psutil.Process().memory_info().rss < before + memory.LARGEST_KEPT
