@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
@@ -29,16 +29,16 @@ class Pieces(NamedTuple):
 
 
 def write_buckets(
-    path: str, buckets: Ints, n_buckets: int, columns: dict[str, NDArray[Any]]
+    path: str, buckets: Ints, n_buckets: int, columns: Iterable[tuple[str, NDArray[Any]]]
 ) -> Pieces:
     """Sort parallel columns by bucket, stably, and write them so that a bucket is one range.
 
-    The columns are given up one by one, which takes them out of the dict.
+    The columns are asked for one after the other, so that none need be held with the next.
     """
     place, offsets = places(buckets, n_buckets)
     moved, codecs = [], {}
-    for name in list(columns):
-        kept, codecs[name] = narrow(columns.pop(name))
+    for name, values in columns:
+        kept, codecs[name] = narrow(values)
         moved += [scatter(each, place) for each in kept]
     with files.writing(path):
         files.write_column(

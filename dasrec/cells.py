@@ -69,14 +69,11 @@ class CellBlock(NamedTuple):
         return rows_of(np.clip(indptr_of(counts), start, stop)) + np.int32(self.first)
 
 
-def load_by_user(ranges: Sequence[tuple[CellBlock, int, int | None]]) -> Columns:
-    """Read ranges of cells of blocks whose rows are users, all of it one after the other."""
-    timed = ranges[0][0].timed
-    found = {USER: np.concatenate([block.rows(start, stop) for block, start, stop in ranges])}
-    for name in (ITEM, VALUE, TIMESTAMP) if timed else (ITEM, VALUE):
-        parts = [block.read(name, start, stop) for block, start, stop in ranges]
-        found[name] = np.concatenate(parts)
-    return found
+def load_by_user(ranges: Sequence[tuple[CellBlock, int, int | None]], name: str) -> NDArray[Any]:
+    """Read a column of ranges of cells of blocks whose rows are users, one after the other."""
+    if name == USER:
+        return np.concatenate([block.rows(start, stop) for block, start, stop in ranges])
+    return np.concatenate([block.read(name, start, stop) for block, start, stop in ranges])
 
 
 def save_by_user(folder: str, found: Columns, span: tuple[int, int]) -> CellBlock:
@@ -133,7 +130,8 @@ def _encode(scan: Scan, part: int, shared: Shared, path: str) -> Pieces:
     buckets = gather(bucket_of, found[USER])
     found[USER] = gather(within, found[USER])
     found[ITEM] = gather(items.numbers(part), found[ITEM])
-    return write_buckets(path, buckets, len(cuts) - 1, found)
+    given = ((name, found.pop(name)) for name in list(found))
+    return write_buckets(path, buckets, len(cuts) - 1, given)
 
 
 def _reduce(
@@ -230,7 +228,8 @@ def _core_counts(group: Sequence[CellBlock], shared: Shared) -> tuple[Longs, Lon
 
 def _keep_core(block: CellBlock, stop: int, shared: Shared, folder: str) -> CellBlock:
     keep_users, keep_items = shared.load()
-    found = load_by_user([(block, 0, None)])
+    names = (USER, *block.codecs)
+    found = {name: load_by_user([(block, 0, None)], name) for name in names}
     keep = keep_users[found[USER]] & keep_items[found[ITEM]]
     found = {name: values[keep] for name, values in found.items()}
     new_users = np.concatenate(([0], np.cumsum(keep_users)))

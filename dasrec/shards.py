@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -99,13 +99,21 @@ def _write_user_shard(
     group_url: str, start: int, ranges: Sequence[Range], shared: Shared, turned: str
 ) -> Pieces:
     """Write one shard, and leave its cells bucketed by item."""
-    found, stored = load_by_user(ranges), _stored_as(USER_ITEMS)
-    for name in store.CELL_TYPES:
-        if stored[name] in found:
-            store.write_cells(group_url, USER_ITEMS, start, {name: found[stored[name]]})
-    cuts = shared.load()
-    buckets, found[ITEM] = split_numbers(found[ITEM], cuts)
-    return write_buckets(turned, buckets, len(cuts) - 1, found)
+    items, cuts = load_by_user(ranges, ITEM), shared.load()
+    store.write_cells(group_url, USER_ITEMS, start, {INDICES: items})
+    buckets, within = split_numbers(items, cuts)
+    del items
+
+    def columns() -> Iterator[tuple[str, NDArray[Any]]]:
+        yield ITEM, within
+        yield USER, load_by_user(ranges, USER)
+        for array in (DATA, TIMESTAMPS) if ranges[0][0].timed else (DATA,):
+            name = _stored_as(USER_ITEMS)[array]
+            values = load_by_user(ranges, name)
+            store.write_cells(group_url, USER_ITEMS, start, {array: values})
+            yield name, values
+
+    return write_buckets(turned, buckets, len(cuts) - 1, columns())
 
 
 def _write_by_item(

@@ -167,7 +167,9 @@ def test_buckets_are_gathered_in_order_of_arrival(data: st.DataObject, n_buckets
             place = np.arange(start, stop)
             columns = {"value": place.astype(np.float32) / 2, "place": place}
             keys = np.array(buckets[start:stop], np.int32)
-            pieces.append(write_buckets(files.join(folder, str(number)), keys, n_buckets, columns))
+            pieces.append(
+                write_buckets(files.join(folder, str(number)), keys, n_buckets, columns.items())
+            )
         assert len(pieces) > 1
         for bucket in range(n_buckets):
             found = read_bucket(pieces, bucket)
