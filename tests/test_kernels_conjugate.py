@@ -7,7 +7,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dasrec.errors import InputError
@@ -81,7 +81,9 @@ def check_promise(rows: Arrays, tolerance: float, found: Found) -> None:
             continue
         # what rounds is as large as the terms of the sums, where it starts and where it ends
         rounding = 3e-6 * (at.squares + at.objective(rows["start"][row]))
-        assert at.objective(x) - at.objective(at.best) <= gap[row] + rounding
+        # each term of the gap is a float32, of which one below the least becomes 0
+        least = len(x) * float(np.finfo(np.float32).smallest_subnormal)
+        assert at.objective(x) - at.objective(at.best) <= gap[row] + rounding + least
         assert 0 <= gap[row] <= max(tolerance * at.squares * (1 + 1e-6), 1e-37)
         assert loss[row] == pytest.approx(at.loss(x), rel=1e-4, abs=rounding)
 
@@ -313,6 +315,7 @@ def test_rows_are_drawn_to_their_means_and_keep_the_promise(
 
 
 @given(st.integers(0, 10**6))
+@example(111900)  # the curvature along a direction is rounded to 0
 def test_large_and_small_numbers_are_solved_or_refused(seed: int) -> None:
     draw = np.random.default_rng(seed)
     rows = draw_rows([int(draw.integers(1, 9))], int(draw.integers(1, 9)), seed=seed)

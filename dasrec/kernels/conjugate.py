@@ -101,6 +101,8 @@ def _step(
     for j in range(k):
         q[j] = m[j] * p[j] - q[j]
         curvature += p[j] * q[j]
+    if curvature < gap:  # by rounding alone: the system is at least M, and p'Mp at least the gap
+        curvature = np.float32(gap)
     length = np.float32(gap / curvature)
     after = np.float32(0)
     for j in range(k):
