@@ -61,7 +61,9 @@ def read_bucket(pieces: Sequence[Pieces], bucket: int) -> dict[str, NDArray[Any]
 
 
 def _alike(one: Pieces, other: Pieces) -> bool:
-    return all(same(codec, other.codecs[name]) for name, codec in one.codecs.items())
+    return list(one.codecs) == list(other.codecs) and all(
+        map(same, one.codecs.values(), other.codecs.values())
+    )
 
 
 def _read_alike(pieces: Sequence[Pieces], bucket: int) -> dict[str, NDArray[Any]]:
