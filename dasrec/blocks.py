@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -95,8 +96,16 @@ def active_client() -> Any | None:
     """Return the ``distributed`` client that Dask would use now, or None."""
     if _ALONE.get():
         return None
-    client = getattr(get_scheduler(), "__self__", None)
+    client = getattr(_scheduler(), "__self__", None)
     return client if hasattr(client, "scatter") else None
+
+
+def _scheduler() -> Any:
+    """Return what Dask would compute with now, or None for what each collection prefers."""
+    # Dask would look for a client, and import distributed for it, which takes a third of a second
+    if "distributed" not in sys.modules and not dask.config.get("scheduler", None):
+        return None
+    return get_scheduler()
 
 
 def tell(event: str, *, wait: bool = False, **facts: Any) -> None:
@@ -292,11 +301,11 @@ def _run_here(tasks: list[Delayed], label: str, bar: Any, at_once: int) -> list[
             bar.update()
 
     with Callback(posttask=advance):
-        if get_scheduler() not in (None, dask.threaded.get):
+        if _scheduler() not in (None, dask.threaded.get):
             return list(compute(*tasks))
         pool = ThreadPoolExecutor(at_once, thread_name_prefix="dasrec")
         try:
-            return list(compute(*tasks, scheduler="threads", pool=pool))
+            return list(compute(*tasks, scheduler=dask.threaded.get, pool=pool))
         finally:
             # after an error or Ctrl-C nothing may go on writing behind the caller's back
             pool.shutdown(wait=True, cancel_futures=True)

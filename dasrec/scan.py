@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from dasrec import columns, files
 from dasrec.clean import FAULTS, AuditStep, fault_names, row_faults, row_rules
 from dasrec.columns import Codec
 from dasrec.errors import InputError
-from dasrec.events import CleanRules, Events, read_pieces
+from dasrec.events import CleanRules, Events, decoding_in_heap, read_pieces
 from dasrec.journal import Journal
 from dasrec.numbering import IdFiles, factorize, save_ids
 from dasrec.schema import ITEM, TIMESTAMP, USER, VALUE
@@ -40,9 +41,9 @@ def scan_log(events: Events, journal: Journal, quarantine: str | None = None) ->
         (source, events.rules, journal.path(f"scan-{part}"), part, quarantine, names)
         for part, source in enumerate(events.sources)
     ]
-    return [
-        scan for scans in journal.run(_scan_part, arguments, name="ingest-scan") for scan in scans
-    ]
+    with decoding_in_heap():
+        found = journal.run(_scan_part, arguments, name="ingest-scan")
+    return list(chain.from_iterable(found))
 
 
 def judge(scans: Sequence[Scan], events: Events) -> list[AuditStep]:

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 
 from dasrec import files, memory, read_events
 from dasrec.errors import InputError
-from dasrec.events import Events
+from dasrec.events import Events, decoding_in_heap
 
 N = 40
 COLUMNS = {"user": "who", "item": "what", "value": "stars", "timestamp": "when"}
@@ -670,3 +670,20 @@ def test_parquet_without_row_groups_has_no_rows(tmp_path: Path) -> None:
     with pq.ParquetWriter(tmp_path / "log.parquet", schema):
         pass
     assert len(rows(read(tmp_path / "log.parquet"))) == 0
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [None, "mimalloc"])
+def test_arrow_decodes_into_the_heap_for_a_while_unless_the_environment_says_so(
+    given: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ARROW_DEFAULT_MEMORY_POOL", raising=False)
+    if given:
+        monkeypatch.setenv("ARROW_DEFAULT_MEMORY_POOL", given)
+    before = pa.default_memory_pool().backend_name
+    assert before != "system"
+    with decoding_in_heap():
+        assert pa.default_memory_pool().backend_name == (before if given else "system")
+    assert pa.default_memory_pool().backend_name == before
