@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
+import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import cloudpickle
 import pytest
 
 import dasrec
@@ -57,3 +60,8 @@ def test_to_write_a_store_needs_neither_models_nor_a_scheduler(tmp_path: Path) -
 def test_a_function_is_not_hidden_by_the_module_of_its_name(name: str) -> None:
     lines = f"import dasrec.{name}\nimport dasrec\nassert dasrec.{name}.__name__ == {name!r}"
     assert f"dasrec.{name}" in loaded_by(f"{lines}\nassert callable(dasrec.{name})")
+
+
+@pytest.mark.parametrize("dumps", [pickle.dumps, cloudpickle.dumps])
+def test_the_package_travels_by_its_name(dumps: Callable[[object], bytes]) -> None:
+    assert pickle.loads(dumps(dasrec)) is dasrec
