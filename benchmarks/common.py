@@ -81,6 +81,10 @@ class Target:
         return f"{verdict}  {self.name}: {self.value:.2f} (target {sign} {self.limit:g})"
 
 
+EAGERLY = {"EAGER_IMPORT": "1"}
+"""Lets ``import dasrec`` import all, so that no job is timed while it imports."""
+
+
 def run(
     job: Callable[..., dict[str, Any]],
     *,
@@ -102,6 +106,7 @@ def run(
     os.sync()  # what the job before left to be written must not slow this one
     with subprocess.Popen(
         [python, __file__, call],
+        env=os.environ | EAGERLY,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -81,11 +81,11 @@ class Journal:
         arguments: Sequence[tuple[Any, ...]],
         *,
         name: str,
-        spent: Sequence[str] = (),
+        spent: Sequence[Sequence[str]] = (),
     ) -> list[Any]:
         """Run ``task(*a)`` for every ``a`` as :func:`blocks.run` does, but for what is done.
 
-        ``spent[i]`` is a scratch folder that nobody needs once task ``i`` is done.
+        ``spent[i]`` are scratch folders that nobody needs once task ``i`` is done.
         """
         records = [self.path(f"done/{name}-{number}") for number in range(len(arguments))]
         known = files.names(self.path("done"))
@@ -97,7 +97,7 @@ class Journal:
                 len(records),
                 name,
             )
-        removes = spent or [""] * len(records)
+        removes = spent or [()] * len(records)
         calls = [(records[each], removes[each], task, *arguments[each]) for each in todo]
         fresh = blocks.run(_recorded, calls, name=name, at_once=self.at_once)
         memory.release()  # what threads leave cut up would add up over the steps
@@ -120,7 +120,7 @@ class Journal:
         self._remover.shutdown()
 
 
-def _recorded(record: str, spent: str, task: Task, *arguments: Any) -> Any:
+def _recorded(record: str, spent: Sequence[str], task: Task, *arguments: Any) -> Any:
     """Run a task unless its record is there, write the record, then remove what it has used up."""
     try:
         result = pickle.loads(files.read_bytes(record))
@@ -128,8 +128,8 @@ def _recorded(record: str, spent: str, task: Task, *arguments: Any) -> Any:
         result = task(*arguments)
         with files.writing(record):
             files.replace(record, pickle.dumps(result, protocol=5), durable=False)
-    if spent:
-        files.remove(spent)
+    for folder in spent:
+        files.remove(folder)
     return result
 
 
