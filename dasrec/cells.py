@@ -104,7 +104,7 @@ def sort_by_user(
     shared = journal.share((users.light(), items.light(), cuts, keep_users), "numbers")
     arguments = [(scan, i, shared, journal.path(f"map-{i}")) for i, scan in enumerate(scans)]
     pieces = journal.run(
-        _encode, arguments, name="ingest-map", spent=[[scan.folder] for scan in scans]
+        _encode, arguments, name="ingest-map", spent=[(scan.folder,) for scan in scans]
     )
     where = journal.share(pieces, "pieces")
     shape = [(int(a), int(b), len(items.counts)) for a, b in pairwise(cuts)]
@@ -209,7 +209,7 @@ def core(
         for b, block in enumerate(found)
     ]
     kept = journal.run(
-        _keep_core, arguments, name="ingest-core", spent=[[block.folder] for block in found]
+        _keep_core, arguments, name="ingest-core", spent=[(block.folder,) for block in found]
     )
     return keep_users, keep_items, kept
 

@@ -81,7 +81,7 @@ class Journal:
         arguments: Sequence[tuple[Any, ...]],
         *,
         name: str,
-        spent: Sequence[Sequence[str]] = (),
+        spent: Sequence[tuple[str, ...]] = (),
     ) -> list[Any]:
         """Run ``task(*a)`` for every ``a`` as :func:`blocks.run` does, but for what is done.
 
@@ -120,7 +120,7 @@ class Journal:
         self._remover.shutdown()
 
 
-def _recorded(record: str, spent: Sequence[str], task: Task, *arguments: Any) -> Any:
+def _recorded(record: str, spent: tuple[str, ...], task: Task, *arguments: Any) -> Any:
     """Run a task unless its record is there, write the record, then remove what it has used up."""
     try:
         result = pickle.loads(files.read_bytes(record))

@@ -81,7 +81,7 @@ def _write_by_user(
     shared = journal.share(cuts, "item-cuts")
     offsets = indptr_of(np.array([block.n_cells for block in found], np.int64))
     arguments: list[tuple[Any, ...]] = []
-    spent: list[list[str]] = []
+    spent: list[tuple[str, ...]] = []
     for start in range(0, int(offsets[-1]), store.SHARD_CELLS):
         stop = min(start + store.SHARD_CELLS, int(offsets[-1]))
         ranges = [
@@ -92,7 +92,7 @@ def _write_by_user(
         turned = journal.path(f"turn-{len(arguments)}")
         arguments.append((draft.group_url, start, ranges, shared, turned))
         whole = zip(found, pairwise(offsets.tolist()), strict=True)
-        spent.append([block.folder for block, (a, b) in whole if start <= a and b <= stop])
+        spent.append(tuple(block.folder for block, (a, b) in whole if start <= a and b <= stop))
     name = f"ingest-write-{USER_ITEMS}"
     pieces = journal.run(_write_user_shard, arguments, name=name, spent=spent)
     journal.drop([block.folder for block in found])

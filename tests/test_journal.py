@@ -65,10 +65,10 @@ def test_what_a_task_has_used_up_is_removed_once_it_is_done(tmp_path: Path) -> N
     (tmp_path / "refuse-1").touch()
     calls = [(str(tmp_path), number) for number in range(3)]
     with pytest.raises(ZeroDivisionError):
-        journal.run(double, calls, name="double", spent=list(map(str, inputs)))
+        journal.run(double, calls, name="double", spent=[(str(each),) for each in inputs])
     assert inputs[1].exists()
     (tmp_path / "refuse-1").unlink()
-    journal.run(double, calls, name="double", spent=list(map(str, inputs)))
+    journal.run(double, calls, name="double", spent=[(str(each),) for each in inputs])
     assert not any(folder.exists() for folder in inputs)
 
 
