@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dasrec import files
 from dasrec.kernels.csr import gather
 from dasrec.kernels.hashing import few_values
+from dasrec.kernels.words import join_words, split_words
 
 Arrays = list[NDArray[Any]]
 _WORD = 2**32
@@ -52,12 +53,18 @@ def narrow(values: NDArray[Any]) -> tuple[Arrays, Codec]:
     # parts of one column shall have the same low, if possible: it is then added to all at once
     low = 0 if 0 <= low <= high - low else low // _STEP * _STEP if high - low >= _WORD else low
     span = high - low
-    unsigned = np.dtype(f"u{values.itemsize}").type
-    # modulo 2**n, so that no difference is too large
-    above = values.view(unsigned) - unsigned(low % 2 ** (8 * values.itemsize))
-    kept = [above.astype(np.min_scalar_type(min(span, _WORD - 1)))]
     if span >= _WORD:
-        kept.append((above >> 32).astype(np.min_scalar_type(span >> 32)))
+        words = np.empty(len(values), np.uint32)
+        highs = np.empty(len(values), np.min_scalar_type(span >> 32))
+        split_words(values, np.int64(low), words, highs)
+        kept = [words, highs]
+    else:
+        unsigned = np.dtype(f"u{values.itemsize}").type
+        # modulo 2**n, so that no difference is too large
+        above = values.view(unsigned)
+        if low:
+            above = above - unsigned(low % 2 ** (8 * values.itemsize))
+        kept = [above.astype(np.min_scalar_type(span), copy=False)]
     return kept, Codec(kind, tuple(each.dtype.str for each in kept), low)
 
 
@@ -72,14 +79,15 @@ def widen(
     first = codecs[0]
     if first.book is not None:
         return gather(first.book, kept[0])
-    values = kept[0].astype(first.dtype)
     if len(kept) > 1:
-        values |= kept[1].astype(first.dtype) << 32
+        values = join_words(kept[0], kept[1], np.int64(first.low))
+    else:
+        values = kept[0].astype(first.dtype)
+        if first.low:
+            values += values.dtype.type(first.low)
     lows = np.array([codec.low for codec in codecs], values.dtype)
     if (lows != lows[0]).any():
-        values += np.repeat(lows, sizes)
-    elif lows[0]:
-        values += lows[0]
+        values += np.repeat(lows - lows[0], sizes)
     return values
 
 

@@ -578,6 +578,30 @@ def test_an_error_in_a_task_leaves_the_state_before(
         assert len(list(place.iterdir())) == 3
 
 
+def test_sorted_cells_go_with_the_shard_that_used_them_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = [Event(str(n * n % 97), str(n % 31), str(n % 5), str(n)) for n in range(2000)]
+    events = events_of(tmp_path, log, [0, 900, 2000], whole_ids=True, columns=COLUMNS)
+    left: list[int] = []
+    write_shard = shards._write_user_shard
+
+    def stop_at_third(*arguments: Any) -> Any:
+        left.append(len(list(tmp_path.glob("stopped/scratch-*/users-*"))))
+        if len(left) == 3:
+            raise KeyboardInterrupt
+        return write_shard(*arguments)
+
+    with small_blocks(8), dask.config.set(scheduler="synchronous"):
+        whole = write_interactions(clean(events), tmp_path / "whole")
+        with monkeypatch.context() as patch:
+            patch.setattr(shards, "_write_user_shard", stop_at_third)
+            with pytest.raises(KeyboardInterrupt):
+                write_interactions(clean(events), tmp_path / "stopped")
+        assert left[0] > left[1] > left[2] > 0
+        assert content(write_interactions(clean(events), tmp_path / "stopped")) == content(whole)
+
+
 def test_an_error_on_a_cluster_leaves_the_state_before(tmp_path: Path, cluster_client: Any) -> None:
     url = tmp_path / "store"
     interactions_from_scipy(sparse.csr_array(np.eye(3)), url)
