@@ -9,7 +9,6 @@ from numba import njit
 
 from dasrec.errors import InputError
 from dasrec.kernels.rows import (
-    AHEAD,
     FAST,
     OVERFLOW,
     TILE_BYTES,
@@ -17,67 +16,32 @@ from dasrec.kernels.rows import (
     Cells,
     Doubles,
     Floats,
+    Ints,
     Rows,
-    fetch,
-    gather,
 )
+from dasrec.kernels.tiles import TOGETHER, gather, make_room, multiply, padded
 
-Work = tuple[Floats, Floats, Floats, Floats, Floats, Floats, Floats, Floats, Floats]
-"""Scratch of one thread: a tile of factors; of each cell t - v.x, v.p and 0; the vectors r, p, q, M
-and 1 / M of conjugate gradients."""
-
-
-@njit(cache=True, nogil=True, fastmath=FAST)
-def _pass(tile: Floats, c: Floats, d: Floats, x: Floats, dots: Floats, out: Floats) -> None:
-    """Set ``dots`` to V x and ``out`` to V' c (d - V x), four cells at a time."""
-    n, k = c.shape[0], x.shape[0]
-    out[:] = 0
-    for i in range(0, n - 3, 4):
-        r0, r1, r2, r3 = tile[i], tile[i + 1], tile[i + 2], tile[i + 3]
-        s0, s1, s2, s3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-        for p in range(k):
-            s0 += r0[p] * x[p]
-            s1 += r1[p] * x[p]
-            s2 += r2[p] * x[p]
-            s3 += r3[p] * x[p]
-        dots[i], dots[i + 1], dots[i + 2], dots[i + 3] = s0, s1, s2, s3
-        s0, s1 = c[i] * (d[i] - s0), c[i + 1] * (d[i + 1] - s1)
-        s2, s3 = c[i + 2] * (d[i + 2] - s2), c[i + 3] * (d[i + 3] - s3)
-        for p in range(k):
-            out[p] += (s0 * r0[p] + s1 * r1[p]) + (s2 * r2[p] + s3 * r3[p])
-    for i in range(n - n % 4, n):
-        row, dot = tile[i], np.float32(0)
-        for p in range(k):
-            dot += row[p] * x[p]
-        dots[i] = dot
-        dot = c[i] * (d[i] - dot)
-        for p in range(k):
-            out[p] += dot * row[p]
+Work = tuple[Floats, Floats, Floats]
+"""Scratch of one thread: a tile of factors; of each cell c, t - v.x, v.p and 0; the vectors x, r,
+p, q, M and 1 / M of conjugate gradients."""
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(cache=True, nogil=True)
 def _far_pass(
-    factors: Floats, cells: Cells, d: Floats, x: Floats, dots: Floats, out: Floats
+    tile: Floats,
+    far: tuple[Floats, Ints],
+    cells: tuple[Floats, Floats, Floats],
+    x: Floats,
+    out: Floats,
 ) -> None:
-    """As :func:`_pass`, with factors all over memory, which are fetched ahead.
-
-    What it does for a cell is written out once more: a function of its own takes a tenth longer.
-    """
-    indices, c, _ = cells
-    n, k = c.shape[0], x.shape[0]
-    out[:] = 0
-    for i in range(min(AHEAD, n)):
-        fetch(factors, indices[i])
-    for i in range(n):
-        if i + AHEAD < n:
-            fetch(factors, indices[i + AHEAD])
-        row, dot = factors[indices[i]], np.float32(0)
-        for p in range(k):
-            dot += row[p] * x[p]
-        dots[i] = dot
-        dot = c[i] * (d[i] - dot)
-        for p in range(k):
-            out[p] += dot * row[p]
+    """As :func:`multiply`, with factors all over memory, which are left in the tile if they fit."""
+    (factors, indices), (c, d, dots) = far, cells
+    n, most = c.shape[0], tile.shape[0]
+    for first in range(0, n, most):
+        some = slice(first, min(first + most, n))
+        part = tile[: some.stop - first]
+        gather(part, factors, indices[some])
+        multiply(part, x, c[some], d[some], dots[some], out)
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
@@ -116,36 +80,38 @@ def _step(
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def _refine(
-    work: Work, factors: Floats, cells: Cells, x: Floats, tolerance: float
-) -> tuple[float, float]:
-    """Improve x in place; return the row's loss and the gap of its objective.
+def _refine(work: Work, factors: Floats, cells: Cells, tolerance: float) -> tuple[float, float]:
+    """Improve the vector x of ``work``; return the row's loss and the gap of its objective.
 
     The vector q of ``work`` begins as ridge times the mean of the row.
     """
-    tile, errors, dots, zeros, r, p, q, m, inverse = work
-    indices, c, t = cells
-    n, k = indices.shape[0], x.shape[0]
-    kept = n <= tile.shape[0]
-    if kept:
-        gather(tile, factors, indices)
-        _pass(tile, c, t, x, dots, r)
-    else:
-        _far_pass(factors, cells, t, x, dots, r)
-    squares = np.float32(0)
-    for i in range(n):
-        errors[i] = t[i] - dots[i]
-        squares += c[i] * t[i] * t[i]
+    tile, of_cells, vectors = work
+    x, r, p, q, m, inverse = (
+        vectors[0],
+        vectors[1],
+        vectors[2],
+        vectors[3],
+        vectors[4],
+        vectors[5],
+    )
+    indices, n = cells[0], padded(cells[0].shape[0], TOGETHER)
+    c, errors, dots, zeros = of_cells[0, :n], of_cells[1, :n], of_cells[2, :n], of_cells[3, :n]
+    squares = _set_out(c, errors, cells)
     if not squares < np.inf:
         return np.inf, np.inf
+    r[:] = 0
+    _far_pass(tile, (factors, indices), (c, errors, dots), x, r)
+    for i in range(n):
+        errors[i] -= dots[i]
     gap = _begin(x, r, p, q, m, inverse)
     steps = 0
     # more than k steps are taken only where rounding spoils directions
-    while gap > max(tolerance * squares, TINY) and steps < 2 * k + 16:
-        if kept:
-            _pass(tile, c, zeros, p, dots, q)
+    while gap > max(tolerance * squares, TINY) and steps < 2 * factors.shape[1] + 16:
+        q[:] = 0
+        if n <= tile.shape[0]:
+            multiply(tile[:n], p, c, zeros, dots, q)
         else:
-            _far_pass(factors, cells, zeros, p, dots, q)
+            _far_pass(tile, (factors, indices), (c, zeros, dots), p, q)
         length, gap = _step(x, r, p, q, m, inverse, gap)
         for i in range(n):
             errors[i] -= length * dots[i]
@@ -154,6 +120,19 @@ def _refine(
     for i in range(n):
         loss += np.float64(c[i]) * errors[i] * errors[i]
     return loss, np.float64(gap)
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def _set_out(c: Floats, t: Floats, cells: Cells) -> Any:
+    """Copy c and t of cells, followed by zeros, and return the sum of c t^2."""
+    n, squares = cells[0].shape[0], np.float32(0)
+    c[n:] = 0
+    t[n:] = 0
+    for i in range(n):
+        c[i], t[i] = cells[1][i], cells[2][i]
+    for i in range(n):
+        squares += c[i] * t[i] * t[i]
+    return squares
 
 
 @njit(cache=True, nogil=True)
@@ -204,32 +183,36 @@ def refine_rows(
     """
     indptr, indices, weights, targets = rows
     n_rows, k = indptr.shape[0] - 1, factors.shape[1]
-    solution = start.copy()
+    solution = np.empty_like(start)
     loss, gap = np.zeros(n_rows), np.zeros(n_rows)
     longest = 0
     for row in range(n_rows):
         longest = max(longest, indptr[row + 1] - indptr[row])
-    tile = np.empty((min(longest, max(1, TILE_BYTES // (4 * k))), k), np.float32)
-    m, inverse = np.empty(k, np.float32), np.empty(k, np.float32)
-    zeros = np.zeros(longest, np.float32)
-    errors, dots = np.empty(longest, np.float32), np.empty(longest, np.float32)
-    r, p, q = np.empty(k, np.float32), np.empty(k, np.float32), np.empty(k, np.float32)
-    work = (tile, errors, dots, zeros, r, p, q, m, inverse)
+    longest = padded(longest, TOGETHER)
+    most = padded(max(1, TILE_BYTES // (4 * k)), TOGETHER)
+    tile, of_cells, vectors = (
+        make_room(min(longest, most), k),
+        make_room(4, longest),
+        make_room(6, k),
+    )
+    x, q, m, inverse = vectors[0], vectors[3], vectors[4], vectors[5]
+    of_cells[3], m[:], inverse[:] = 0, 1, 1
     for row in range(n_rows):
         own = slice(indptr[row], indptr[row + 1])
-        x = solution[row]
         if own.start == own.stop:
-            x[:] = 0
+            solution[row] = 0
             continue
+        q[:] = 0
         for j in range(k):
+            x[j] = start[row, j]
             m[j] = base[j] + ridge[row]
             inverse[j] = 1 / m[j]
-            q[j] = 0
         if means is not None:
             for j in range(k):
                 q[j] = ridge[row] * means[row, j]
         cells = (indices[own], weights[own], targets[own])
-        loss[row], gap[row] = _refine(work, factors, cells, x, tolerance)
+        loss[row], gap[row] = _refine((tile, of_cells, vectors), factors, cells, tolerance)
         if not loss[row] + gap[row] < np.inf:
             raise InputError(OVERFLOW)
+        solution[row] = x[:k]
     return solution, loss, gap

@@ -6,11 +6,11 @@ from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
-from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import get_cython_function_address, intrinsic
 from numpy.typing import NDArray
+
+from dasrec.kernels.lanes import prefetch
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -49,25 +49,25 @@ BY_COLUMNS, BY_ROWS = ord("N"), ord("T")
 
 _LINE = 64
 
-functions: Any = cgutils  # which has no types
-
 
 # -- factors ---------------------------------------------------------------------------------------
 
 
-@intrinsic
-def _prefetch(_: Any, address: Any) -> Any:
-    """Ask for the cache line at an address, and do not wait for it."""
+def _prefetcher(levels: int) -> Any:
+    """Make what asks for the cache line at an address, and does not wait for it."""
 
-    def emit(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
-        word, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
-        ask = functions.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        # to read, to keep in all levels, data
-        builder.call(ask, [builder.inttoptr(arguments[0], pointer), word(0), word(3), word(1)])
-        return context.get_dummy_value()
+    @intrinsic
+    def ask(_: Any, address: Any) -> Any:
+        def emit(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
+            prefetch(builder, arguments[0], levels=levels)
+            return context.get_dummy_value()
 
-    return types.void(types.uintp), emit
+        return types.void(types.uintp), emit
+
+    return ask
+
+
+_prefetch, _prefetch_near = _prefetcher(3), _prefetcher(2)  # into all levels; into all but L1
 
 
 @njit(cache=True, nogil=True)
@@ -76,7 +76,19 @@ def fetch(factors: Floats, row: int) -> None:
     n_bytes = 4 * factors.shape[1]
     start = factors.ctypes.data + np.uintp(row * n_bytes)
     for line in range((n_bytes + _LINE - 1) // _LINE):
-        _prefetch(start + np.uintp(line * _LINE))  # type: ignore[call-arg]
+        _prefetch(start + np.uintp(line * _LINE))
+
+
+@njit(cache=True, nogil=True)
+def fetch_near(factors: Floats, row: int) -> None:
+    """Ask for the factors of one column, but no nearer than the L2 cache.
+
+    Those of many would put each other out of L1 before they are needed.
+    """
+    n_bytes = 4 * factors.shape[1]
+    start = factors.ctypes.data + np.uintp(row * n_bytes)
+    for line in range((n_bytes + _LINE - 1) // _LINE):
+        _prefetch_near(start + np.uintp(line * _LINE))
 
 
 @njit(cache=True, nogil=True)

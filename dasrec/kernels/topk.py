@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from dasrec.kernels.csr import has
 from dasrec.kernels.heaps import Keys, empty_heaps, key_of, push, unpack, worst_of
+from dasrec.kernels.lanes import FLOAT, LANES, VECTOR, WIDE, WORD, at, multiply_add
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -31,63 +30,43 @@ Rows = tuple[Longs, Ints]
 
 _TINY, _LARGE = 1e-38, 1e38  # below one and above the other float32 rounds otherwise
 
-_WIDE = bool(llvm.get_host_cpu_features().get("avx512f"))
-_LANES = 16 if _WIDE else 8
-_VECTORS = 4 if _WIDE else 2
+_VECTORS = 4 if WIDE else 2
 _ROWS = 6  # items at a time: with so many vectors their sums just fit into the registers
 
-PANEL = _LANES * _VECTORS
+PANEL = LANES * _VECTORS
 """Users whose scores of an item are computed together."""
 
-_FLOAT, _WORD = ir.FloatType(), ir.IntType(64)
-_VECTOR = ir.VectorType(_FLOAT, _LANES)
-_FLAGS = ir.IntType(_LANES)
-
-functions: Any = cgutils  # which has no types
-
-
-def _at(builder: Any, base: Any, n_bytes: Any, kind: Any) -> Any:
-    """Return the pointer to what lies ``n_bytes`` behind an address."""
-    return builder.inttoptr(builder.add(base, n_bytes), kind.as_pointer())
-
-
-def _multiply_add(builder: Any, kind: Any, factors: tuple[Any, Any], total: Any) -> Any:
-    """Emit total + a b, with one rounding where the machine can."""
-    name = f"llvm.fmuladd.{'f32' if kind == _FLOAT else f'v{_LANES}f32'}"
-    form = ir.FunctionType(kind, [kind] * 3)
-    return builder.call(
-        functions.get_or_insert_function(builder.module, form, name), [*factors, total]
-    )
+_FLAGS = ir.IntType(LANES)
 
 
 def _sums(builder: Any, users: Any, items: Any, d: Any, n_rows: int) -> list[list[Any]]:
     """Emit the loop over factors; return the scores, for each item the vectors of its panel."""
     before = builder.block
     head, body, done = (builder.append_basic_block(f"score.{name}") for name in ("p", "b", "d"))
-    row_bytes = builder.mul(d, _WORD(4))
-    starts = [builder.add(items, builder.mul(row_bytes, _WORD(row))) for row in range(n_rows)]
+    row_bytes = builder.mul(d, WORD(4))
+    starts = [builder.add(items, builder.mul(row_bytes, WORD(row))) for row in range(n_rows)]
     builder.branch(head)
     builder.position_at_end(head)
-    p = builder.phi(_WORD)
-    sums = [[builder.phi(_VECTOR) for _ in range(_VECTORS)] for _ in range(n_rows)]
+    p = builder.phi(WORD)
+    sums = [[builder.phi(VECTOR) for _ in range(_VECTORS)] for _ in range(n_rows)]
     builder.cbranch(builder.icmp_unsigned("<", p, d), body, done)
     builder.position_at_end(body)
-    panel = builder.add(users, builder.mul(p, _WORD(4 * PANEL)))
+    panel = builder.add(users, builder.mul(p, WORD(4 * PANEL)))
     lanes = [
-        builder.load(_at(builder, panel, _WORD(4 * _LANES * v), _VECTOR), align=4)
+        builder.load(at(builder, panel, WORD(4 * LANES * v), VECTOR), align=4)
         for v in range(_VECTORS)
     ]
-    nothing = ir.Constant(_VECTOR, ir.Undefined)
-    first = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
+    nothing = ir.Constant(VECTOR, ir.Undefined)
+    first = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
     for start, row in zip(starts, sums, strict=True):
-        value = builder.load(_at(builder, start, builder.mul(p, _WORD(4)), _FLOAT), align=4)
+        value = builder.load(at(builder, start, builder.mul(p, WORD(4)), FLOAT), align=4)
         one = builder.insert_element(nothing, value, ir.IntType(32)(0))
         spread = builder.shuffle_vector(one, nothing, first)
         for lane, total in zip(lanes, row, strict=True):
-            total.add_incoming(ir.Constant(_VECTOR, [0.0] * _LANES), before)
-            total.add_incoming(_multiply_add(builder, _VECTOR, (spread, lane), total), body)
-    p.add_incoming(_WORD(0), before)
-    p.add_incoming(builder.add(p, _WORD(1)), body)
+            total.add_incoming(ir.Constant(VECTOR, [0.0] * LANES), before)
+            total.add_incoming(multiply_add(builder, VECTOR, (spread, lane), total), body)
+    p.add_incoming(WORD(0), before)
+    p.add_incoming(builder.add(p, WORD(1)), body)
     builder.branch(head)
     builder.position_at_end(done)
     return sums
@@ -96,19 +75,19 @@ def _sums(builder: Any, users: Any, items: Any, d: Any, n_rows: int) -> list[lis
 def _compare(builder: Any, sums: list[list[Any]], limits: Any, scores: Any, above: Any) -> Any:
     """Emit stores of all scores and of a bit for each that is above its limit; return any bit."""
     least = [
-        builder.load(_at(builder, limits, _WORD(4 * _LANES * v), _VECTOR), align=4)
+        builder.load(at(builder, limits, WORD(4 * LANES * v), VECTOR), align=4)
         for v in range(_VECTORS)
     ]
-    every = _WORD(0)
+    every = WORD(0)
     for number, row in enumerate(sums):
-        bits = _WORD(0)
+        bits = WORD(0)
         for v, total in enumerate(row):
-            place = _WORD(4 * (number * PANEL + v * _LANES))
-            builder.store(total, _at(builder, scores, place, _VECTOR), align=4)
+            place = WORD(4 * (number * PANEL + v * LANES))
+            builder.store(total, at(builder, scores, place, VECTOR), align=4)
             more = builder.fcmp_ordered(">=", total, least[v])  # which nothing is that is no number
-            flags = builder.zext(builder.bitcast(more, _FLAGS), _WORD)
-            bits = builder.or_(bits, builder.shl(flags, _WORD(v * _LANES)))
-        builder.store(bits, _at(builder, above, _WORD(8 * number), _WORD), align=8)
+            flags = builder.zext(builder.bitcast(more, _FLAGS), WORD)
+            bits = builder.or_(bits, builder.shl(flags, WORD(v * LANES)))
+        builder.store(bits, at(builder, above, WORD(8 * number), WORD), align=8)
         every = builder.or_(every, bits)
     return every
 
@@ -143,7 +122,7 @@ def _emit_lowest(_: Any, word: Any) -> Any:
 
 def _emit_add_product(_: Any, total: Any, one: Any, other: Any) -> Any:
     def emit(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        return _multiply_add(builder, _FLOAT, (arguments[1], arguments[2]), arguments[0])
+        return multiply_add(builder, FLOAT, (arguments[1], arguments[2]), arguments[0])
 
     return types.float32(types.float32, types.float32, types.float32), emit
 
