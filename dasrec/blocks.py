@@ -154,6 +154,11 @@ def job(name: str) -> Iterator[None]:
         _JOB.reset(before)
 
 
+def share_memory() -> bool:
+    """Say whether all block tasks will be threads of this process, as when there is no client."""
+    return _ALONE.get() or get_scheduler() in (None, dask.threaded.get)
+
+
 class Shared:
     """A value on the cluster, which workers copy from each other, and on the caller's side too."""
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dasrec import blocks, files
+from dasrec.kernels.narrow import Narrow, Shorts, narrow_rows, round_rows
 from dasrec.typing import Floats, Ints, Longs
 
 ROWS = 2**14
@@ -91,12 +92,12 @@ class Generation:
             done = end
         return found
 
-    def whole(self) -> Floats:
-        """Return all rows, read once a process; what it has kept of another one goes."""
+    def whole(self, make: Callable[[Generation], Any]) -> Any:
+        """Return what is made of it, once a process; what it has kept of another one goes."""
         with _LOCK:
             if self.folder not in _KEPT:
                 _KEPT.clear()
-                _KEPT[self.folder] = self[:]
+                _KEPT[self.folder] = make(self)
             return _KEPT[self.folder]
 
     def _file(self, start: int) -> str:
@@ -129,7 +130,7 @@ Vectors = Floats | Generation
 """A factor matrix, wherever it is."""
 
 _LOCK = threading.Lock()
-_KEPT: dict[str, Floats] = {}
+_KEPT: dict[str, Any] = {}
 
 
 def row_cuts(n_rows: int) -> tuple[int, ...]:
@@ -184,11 +185,42 @@ def gram(vectors: Vectors) -> NDArray[np.float64]:
     return total
 
 
-def rotate(vectors: Vectors, rotation: Floats | None) -> Vectors:
-    """Return the product of both; the same bits however many threads the machine has."""
+def rotate(vectors: Vectors, rotation: Floats | None, *, rounded: bool = False) -> Vectors:
+    """Return the product of both; the same bits however many threads the machine has.
+
+    It may be rounded to what :func:`narrow` holds without loss.
+    """
     if rotation is None:
         return vectors
-    return map_rows(np.matmul, vectors, np.ascontiguousarray(rotation))
+    task = _rounded_product if rounded else np.matmul
+    return map_rows(task, vectors, np.ascontiguousarray(rotation))
+
+
+def _rounded_product(rows: Floats, rotation: Floats) -> Floats:
+    product: Floats = rows @ rotation
+    round_rows(product)
+    return product
+
+
+def narrow(vectors: Vectors, rows: Longs | None = None) -> Narrow:
+    """Return rounded vectors, or some rows of them, in 16 bits a number.
+
+    Those in files are read in this thread, :data:`ROWS` at a time.
+    """
+    n = len(vectors) if rows is None else len(rows)
+    held = np.empty((n, vectors.shape[1]), np.int16), np.empty(n, np.float32)
+    if isinstance(vectors, Generation):
+        for start, stop in pairwise(row_cuts(n)):
+            part = vectors[start:stop] if rows is None else vectors.take(rows[start:stop])
+            narrow_rows(part, held[0][start:stop], held[1][start:stop])
+    else:
+        for _ in _by_rows(_narrow, vectors, *held):
+            pass
+    return held
+
+
+def _narrow(vectors: Floats, start: int, stop: int, numbers: Shorts, units: Floats) -> None:
+    narrow_rows(vectors[start:stop], numbers[start:stop], units[start:stop])
 
 
 def eigenbasis(vectors: Vectors) -> tuple[NDArray[np.float64], Floats]:
@@ -199,26 +231,37 @@ def eigenbasis(vectors: Vectors) -> tuple[NDArray[np.float64], Floats]:
 
 
 def form_of(
-    vectors: Vectors, *, diagonal: bool
+    vectors: Vectors, *, diagonal: bool, rounded: bool = False
 ) -> tuple[Vectors, NDArray[np.float64], Floats | None]:
     """Return vectors, V'V of them, and the basis that they are in now, or None.
 
-    If it is to be diagonal, they are rotated into its eigenbasis, and V'V is its diagonal.
+    If it is to be diagonal, they are rotated into its eigenbasis, and V'V is its diagonal; if they
+    are rounded there, it is that of what they were before.
     """
     if not diagonal:
         return vectors, gram(vectors), None
     values, rotation = eigenbasis(vectors)
-    return rotate(vectors, rotation), values, rotation
+    return rotate(vectors, rotation, rounded=rounded), values, rotation
 
 
 def map_rows(task: Callable[..., Floats], vectors: Vectors, *shared: Any) -> Vectors:
     """Return ``task(rows, *shared)`` of all rows; it must leave them as wide as they are."""
-    if not isinstance(vectors, Generation):
-        return np.concatenate(list(_by_rows(_mapped, vectors, None, task, *shared)))
-    target = Generation.begin(vectors.place, row_cuts(len(vectors)), vectors.width)
+    target: Vectors
+    if isinstance(vectors, Generation):
+        target = Generation.begin(vectors.place, row_cuts(len(vectors)), vectors.width)
+    else:
+        target = np.empty(vectors.shape, np.float32)
     for _ in _by_rows(_mapped, vectors, target, task, *shared):
         pass  # each has been written
     return target
+
+
+def put(target: Vectors, start: int, rows: Floats) -> None:
+    """Write rows from ``start`` on into a matrix, wherever it is."""
+    if isinstance(target, Generation):
+        target.write(start, rows)
+    else:
+        target[start : start + len(rows)] = rows
 
 
 def last_column(vectors: Vectors) -> Floats:
@@ -248,10 +291,6 @@ def _square(vectors: Vectors, start: int, stop: int) -> Floats:
 
 
 def _mapped(
-    vectors: Vectors, start: int, stop: int, target: Generation | None, task: Any, *shared: Any
-) -> Floats | None:
-    rows: Floats = task(vectors[start:stop], *shared)
-    if target is None:
-        return rows
-    target.write(start, rows)
-    return None
+    vectors: Vectors, start: int, stop: int, target: Vectors, task: Any, *shared: Any
+) -> None:
+    put(target, start, task(vectors[start:stop], *shared))

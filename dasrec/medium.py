@@ -254,8 +254,9 @@ def plan_sweeps(
 def _factor_bytes(interactions: Interactions, factors: int) -> int:
     """Return what a fit holds of factors when all are in memory."""
     smaller, larger = sorted([interactions.n_users, interactions.n_items])
-    # of the larger side: where it starts, its blocks, and the whole; of the other also the basis
-    return 4 * (factors + 1) * (3 * larger + 2 * smaller)
+    # of the larger side: where it starts, the solution, that in the basis, and in 16 bits a number;
+    # of the other also the basis
+    return 2 * (factors + 1) * (7 * larger + 4 * smaller)
 
 
 def _feature_bytes(features: Features, factors: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from dasrec import blocks
 from dasrec.checks import check_choice, check_number
 from dasrec.errors import InputError
-from dasrec.factors import Generation, Vectors
+from dasrec.factors import Generation, Vectors, in_memory, narrow, put
 from dasrec.features import Features, multiply
 from dasrec.interactions import Interactions
 from dasrec.kernels.conjugate import refine_rows
 from dasrec.kernels.csr import cut_rows
+from dasrec.kernels.narrow import Narrow
 from dasrec.kernels.nonnegative import nonnegative_rows
+from dasrec.kernels.rows import row_squares
 from dasrec.kernels.solve import shift_rows, solve_rows
 from dasrec.kernels.subspace import sweep_rows
 from dasrec.medium import CACHE, Medium
@@ -27,7 +29,9 @@ from dasrec.typing import CsrBlock, Floats, Ints, Side
 Solver = Literal["auto", "exact", "cg", "subspace"]
 
 _FEW_FACTORS = 16  # with more of them conjugate gradients are quicker, whatever the rows
+_MANY_FACTORS = 128  # with more of them memory limits what conjugate gradients fetch
 _PRECISE = 1e-8  # as exact as float32 goes
+_NARROW = 1e-6  # a tolerance beside which it is nothing that vectors are rounded to 16 bits
 
 
 def check_solver(solver: Solver, tolerance: float, *, nonnegative: bool) -> None:
@@ -38,6 +42,17 @@ def check_solver(solver: Solver, tolerance: float, *, nonnegative: bool) -> None
     if nonnegative and solver != "auto":
         msg = f"solver is {solver!r} and nonnegative is True; expected 'auto': only one solver can"
         raise InputError(msg)
+
+
+def may_round(solver: Solver, tolerance: float, *, factors: int, nonnegative: bool) -> bool:
+    """Say whether the vectors that are held fixed may be rounded before rows are solved.
+
+    They are fetched from all over memory, which limits conjugate gradients if they are long; of
+    rounded ones it is half as much. They are the model's from then on: no row is solved for
+    others than those that the objective is of.
+    """
+    iterative = factors > _MANY_FACTORS and solver in ("auto", "cg")
+    return iterative and not nonnegative and tolerance >= _NARROW
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,8 @@ class Half:
     prior : Prior or None: zeros
     subspace : bool: go over blocks of entries once, whatever is left then
     n_bounded : int: how many entries of a row, which come first, may not be negative
+    rounded : bool: whether vectors are rounded, so that rows are solved by narrow ones
+    narrow : vectors in 16 bits a number, which travel in their stead; or None
     """
 
     vectors: Vectors
@@ -90,6 +107,8 @@ class Half:
     prior: Prior | None = None
     subspace: bool = False
     n_bounded: int = 0
+    rounded: bool = False
+    narrow: Narrow | None = None
 
     def solved_by(
         self, solver: Solver, tolerance: float, *, factors: int, nonnegative: bool
@@ -109,7 +128,7 @@ class Half:
         """Solve as exactly as float32 goes: no later sweep mends what is left undone."""
         if self.tolerance is None:
             return self
-        return replace(self, tolerance=_PRECISE, subspace=False)
+        return replace(self, tolerance=_PRECISE, subspace=False, rounded=False)
 
     def ridge(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return how strongly rows of so many cells are drawn to their prior."""
@@ -119,7 +138,7 @@ class Half:
     def start_of(self, first: int, stop: int) -> Floats:
         """Return where rows ``first:stop`` start, in R."""
         if self.start is None:
-            return np.zeros((stop - first, self.vectors.shape[1]), np.float32)
+            return np.zeros((stop - first, len(self.base)), np.float32)
         rows = self.start[first:stop]
         return rows if self.rotation is None else rows @ self.rotation
 
@@ -130,21 +149,28 @@ Solved = tuple[Floats, NDArray[np.float64], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Swept:
-    """One side after a half-sweep; ``gap`` is what its objective may be above its least value."""
+    """One side after a half-sweep; ``gap`` is what its objective may be above its least value.
+
+    ``base`` is that of the half-sweep after it, which held these vectors fixed, if there was one.
+    """
 
     vectors: Vectors
     loss: float
     penalty: float
     gap: float
+    base: Floats | None = None
 
 
 def sweep(view: Interactions, side: Side, half: Half, medium: Medium | None = None) -> Swept:
     """Solve all rows of one side, block by block."""
     medium = medium or Medium()
-    target = None
+    n_rows, target = int(view.cuts(side)[-1]), cast("Vectors | None", None)
     if medium.place is not None:
-        width = half.vectors.shape[1]
-        target = Generation.begin(medium.place, view.cuts(side).tolist(), width)
+        target = Generation.begin(medium.place, view.cuts(side).tolist(), len(half.base))
+    elif blocks.share_memory():
+        target = np.empty((n_rows, len(half.base)), np.float32)
+    if half.rounded and isinstance(half.vectors, np.ndarray):
+        half = replace(half, vectors=half.vectors[:0], narrow=narrow(half.vectors))
     name = "als-user-sweep" if side == USER_ITEMS else "als-item-sweep"
     shared = (blocks.share(half), target, medium)
     parts = view.map_blocks(sweep_block, side, *shared, name=name, progress=False)
@@ -162,7 +188,7 @@ def sweep_block(
     start: int,
     stop: int,
     half: Half,
-    target: Generation | None,
+    target: Vectors | None,
     medium: Medium,
 ) -> Swept:
     """Solve the rows of one block, and write them if there is a target."""
@@ -189,11 +215,12 @@ def sweep_block(
         )
         for a, b in pairwise(cuts)
     ]
-    vectors, loss, gap = (np.concatenate(parts) for parts in zip(*solved, strict=True))
-    away = vectors if means is None else vectors - means
-    penalty = float(ridge @ np.square(away, dtype=np.float64).sum(axis=1))
+    vectors, loss, gap = solved[0]
+    if len(solved) > 1:
+        vectors, loss, gap = (np.concatenate(parts) for parts in zip(*solved, strict=True))
+    penalty = float(ridge @ row_squares(vectors if means is None else vectors - means))
     if target is not None:
-        target.write(start, vectors)
+        put(target, start, vectors)
         vectors = vectors[:0]
     return Swept(vectors, float(loss.sum()), penalty, float(gap.sum()))
 
@@ -218,8 +245,8 @@ def _solve(
         weights, targets = block.data, np.ones_like(block.data)
     else:
         weights, targets = np.ones_like(block.data), block.data - half.offsets[block.indices]
-    fixed, indices = _held(half.vectors, block.indices, medium)
-    rows = (block.indptr, indices, weights, targets)
+    held, indices = _held(half, block.indices, medium)
+    rows, fixed = (block.indptr, indices, weights, targets), held[0]
     if half.tolerance is None or half.subspace:
         centers: Any = 0
         if means is not None:
@@ -230,22 +257,34 @@ def _solve(
         else:
             found = (*solve_rows(*rows, fixed, half.base, ridge), np.zeros(len(ridge)))
         return found[0] + centers, *found[1:]
-    system = (rows, fixed, half.base, ridge, start, half.tolerance)
+    system = (half.base, ridge, start, half.tolerance)
     if half.n_bounded:
         assert means is None
-        return nonnegative_rows(*system, half.n_bounded)
-    return refine_rows(*system, means)
+        return nonnegative_rows(rows, fixed, *system, half.n_bounded)
+    return refine_rows(rows, held, *system, means)
 
 
-def _held(vectors: Vectors, indices: Ints, medium: Medium) -> tuple[Floats, Ints]:
-    """Return factors among which are those of some cells, and where each cell finds its own."""
+def _held(half: Half, indices: Ints, medium: Medium) -> tuple[tuple[Any, Floats], Ints]:
+    """Return factors among which are those of some cells, and where each cell finds its own.
+
+    Factors are numbers and the unit of each row.
+    """
+    vectors = half.vectors
+    if half.narrow is not None:
+        return half.narrow, indices
     if not isinstance(vectors, Generation):
-        return vectors, indices
+        return _in_ones(vectors), indices
     if medium.cells is None:
-        return vectors.whole(), indices
+        return vectors.whole(narrow if half.rounded else _in_ones), indices
     used = np.zeros(len(vectors), np.bool_)
     used[indices] = True
     columns = np.flatnonzero(used)
     places = np.empty(len(vectors), np.int32)
     places[columns] = np.arange(len(columns), dtype=np.int32)
-    return vectors.take(columns), places[indices]
+    if half.rounded:
+        return narrow(vectors, columns), places[indices]
+    return _in_ones(vectors.take(columns)), places[indices]
+
+
+def _in_ones(vectors: Vectors) -> tuple[Floats, Floats]:
+    return in_memory(vectors), np.ones(len(vectors), np.float32)

@@ -200,6 +200,19 @@ def solve_row(
     return x, float((c * (t - v @ x) ** 2).sum())
 
 
+def narrow_row(row: Any) -> tuple[list[int], float]:
+    """Return integers of 16 bits, and the power of two that they are to be multiplied by."""
+    _, exponent = math.frexp(max(map(abs, row.tolist())))
+    unit = 2.0 ** max(exponent - 15, -126)
+    return [max(-32767, min(32767, round(value / unit))) for value in row.tolist()], unit
+
+
+def round_rows(rows: Any) -> np.ndarray[Any, Any]:
+    """Return rows as :func:`narrow_row` tells them."""
+    found = [(np.array(numbers), unit) for numbers, unit in map(narrow_row, rows)]
+    return np.array([numbers * unit for numbers, unit in found], np.float32)
+
+
 def nonnegative_row(
     factors: np.ndarray[Any, Any],
     weights: np.ndarray[Any, Any],

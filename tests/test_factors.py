@@ -24,9 +24,11 @@ from dasrec.factors import (
     labelled,
     last_column,
     map_rows,
+    narrow,
     rotate,
     row_cuts,
 )
+from tests import references
 from tests.strategies import cuts
 
 # -- products --------------------------------------------------------------------------------------
@@ -116,17 +118,29 @@ def test_rows_come_back_however_they_were_cut(
         assert isinstance(kept, Generation)
         np.testing.assert_array_equal(in_memory(kept), vectors)
     np.testing.assert_array_equal(hold_array(labelled(made), None), vectors)
-    np.testing.assert_array_equal(made.whole(), vectors)
+    np.testing.assert_array_equal(made.whole(in_memory), vectors)
 
 
 def test_a_process_reads_a_whole_once_and_keeps_one(tmp_path: Path) -> None:
     one, two = (write(tmp_path, draw_vectors(n, 3), [0, 5, n]) for n in (10, 20))
     with mock.patch.object(factors.files, "read_into", wraps=factors.files.read_into) as read:
-        assert one.whole() is one.whole()
+        assert one.whole(in_memory) is one.whole(in_memory)
         assert read.call_count == 2
-        assert two.whole().shape == (20, 3)
-        one.whole()
+        assert two.whole(in_memory).shape == (20, 3)
+        one.whole(in_memory)
         assert read.call_count == 6
+
+
+@given(n=st.integers(1, 60), width=st.integers(1, 9), seed=st.integers(0, 99))
+def test_rounded_products_are_held_in_half_of_the_bytes(n: int, width: int, seed: int) -> None:
+    vectors, rotation = draw_vectors(n, width), draw_vectors(width, width)
+    vectors *= np.float32(10.0) ** np.random.default_rng(seed).integers(-9, 9, (n, 1))
+    with mock.patch.object(factors, "ROWS", 16):
+        exact, rounded = rotate(vectors, rotation), rotate(vectors, rotation, rounded=True)
+        numbers, units = narrow(in_memory(rounded))
+    assert numbers.dtype == np.int16
+    np.testing.assert_array_equal(numbers * units[:, None], rounded)
+    np.testing.assert_array_equal(rounded, references.round_rows(in_memory(exact)))
 
 
 def test_products_of_files_have_the_bits_of_those_in_memory(tmp_path: Path) -> None:

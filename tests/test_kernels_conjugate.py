@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dasrec.errors import InputError
 from dasrec.kernels import conjugate
 from dasrec.kernels.conjugate import refine_rows
+from dasrec.kernels.narrow import narrow_rows, round_rows
 from tests import references, strategies
 
 Arrays = dict[str, Any]
@@ -31,9 +32,19 @@ def draw_rows(counts: list[int], k: int, *, seed: int = 0) -> Arrays:
 
 def refine(rows: Arrays, tolerance: float = EXACT, *, kernel: Any = refine_rows) -> Found:
     cells = tuple(rows[name] for name in ("indptr", "indices", "weights", "targets"))
-    rest = (rows[name] for name in ("factors", "base", "ridge", "start"))
-    found: Found = kernel(cells, *rest, tolerance, rows.get("means"))
+    fixed = rows["factors"], np.ones(len(rows["factors"]), np.float32)
+    rest = (rows[name] for name in ("base", "ridge", "start"))
+    found: Found = kernel(cells, rows.get("narrow", fixed), *rest, tolerance, rows.get("means"))
     return found
+
+
+def narrowed(rows: Arrays) -> Arrays:
+    """Return the arguments with factors that are rounded, and what holds them in 16 bits."""
+    factors = rows["factors"].copy()
+    round_rows(factors)
+    narrow = np.empty(factors.shape, np.int16), np.empty(len(factors), np.float32)
+    narrow_rows(factors, *narrow)
+    return rows | {"factors": factors, "narrow": narrow}
 
 
 class Row:
@@ -134,6 +145,33 @@ def test_any_rows_from_any_start(
     check_exact(rows, within=1e-3)
 
 
+@given(
+    counts=st.lists(st.integers(0, 40), min_size=1, max_size=6),
+    k=st.sampled_from([1, 2, 7, 16, 33]),
+    seed=st.integers(0, 1000),
+    size=st.integers(-3, 3),
+)
+def test_narrow_factors_are_solved_for_as_what_they_stand_for(
+    counts: list[int], k: int, seed: int, size: int
+) -> None:
+    rows = draw_rows(counts, k, seed=seed)
+    rows["factors"] = rows["factors"] * np.float32(10.0**size)
+    rows = narrowed(rows)
+    check_promise(rows, 1e-5, refine(rows, 1e-5))
+    wide = {name: each for name, each in rows.items() if name != "narrow"}
+    for one, other in zip(refine(rows)[:2], refine(wide)[:2], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * (1 + np.abs(other).max()))
+
+
+@KS
+@pytest.mark.parametrize("target", [1.4e-45, 1e-40, 1e-30, 1e-20, 1e-15])
+def test_the_least_of_targets(k: int, target: float) -> None:
+    for n in range(1, 10):
+        rows = draw_rows([n], k)
+        rows["targets"][:] = target
+        check_promise(rows, 1e-4, refine(rows, 1e-4))
+
+
 @given(data=st.data(), n=st.integers(1, 9), k=st.sampled_from([1, 2, 7]))
 def test_any_weights_and_targets(data: st.DataObject, n: int, k: int) -> None:
     numbers = st.floats(0, 100, width=32)
@@ -224,9 +262,12 @@ def test_cells_without_weight_count_for_nothing() -> None:
 
 
 @pytest.mark.parametrize("kept", [1, 7, 8, 9, 100])
-def test_rows_longer_than_the_tile_agree_with_those_in_it(kept: int) -> None:
+@pytest.mark.parametrize("bits", [16, 32])
+def test_rows_longer_than_the_tile_agree_with_those_in_it(kept: int, bits: int) -> None:
     k = 7
     rows = draw_rows([3, 8, 30, 100], k)
+    if bits == 16:
+        rows = narrowed(rows)
     # compiled code has the size of the tile in it
     with mock.patch.object(conjugate, "TILE_BYTES", 4 * k * kept):
         found = refine(rows, kernel=refine_rows.py_func)
@@ -248,9 +289,12 @@ def test_a_row_that_is_too_long_for_the_tile_by_one_cell() -> None:
 
 
 @pytest.mark.parametrize("tolerance", [1e-2, EXACT])
-def test_the_same_bits_alone_and_in_company(tolerance: float) -> None:
+@pytest.mark.parametrize("bits", [16, 32])
+def test_the_same_bits_alone_and_in_company(tolerance: float, bits: int) -> None:
     rows = draw_rows([3, 30, 0, 5, 100, 8, 4], 16)
     rows["start"] = starts(rows, "random", 0)
+    if bits == 16:
+        rows = narrowed(rows)
     together = refine(rows, tolerance)
     for row in range(7):
         alone = rows | {name: rows[name][row : row + 1] for name in ("ridge", "start")}

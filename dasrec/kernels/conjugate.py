@@ -19,7 +19,7 @@ from dasrec.kernels.rows import (
     Ints,
     Rows,
 )
-from dasrec.kernels.tiles import TOGETHER, gather, make_room, multiply, padded
+from dasrec.kernels.tiles import TOGETHER, Fixed, gather, make_room, multiply, padded
 
 Work = tuple[Floats, Floats, Floats]
 """Scratch of one thread: a tile of factors; of each cell c, t - v.x, v.p and 0; the vectors x, r,
@@ -29,18 +29,18 @@ p, q, M and 1 / M of conjugate gradients."""
 @njit(cache=True, nogil=True)
 def _far_pass(
     tile: Floats,
-    far: tuple[Floats, Ints],
+    far: tuple[Fixed, Ints],
     cells: tuple[Floats, Floats, Floats],
     x: Floats,
     out: Floats,
 ) -> None:
     """As :func:`multiply`, with factors all over memory, which are left in the tile if they fit."""
-    (factors, indices), (c, d, dots) = far, cells
+    (fixed, indices), (c, d, dots) = far, cells
     n, most = c.shape[0], tile.shape[0]
     for first in range(0, n, most):
         some = slice(first, min(first + most, n))
         part = tile[: some.stop - first]
-        gather(part, factors, indices[some])
+        gather(part, fixed, indices[some])
         multiply(part, x, c[some], d[some], dots[some], out)
 
 
@@ -80,7 +80,7 @@ def _step(
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def _refine(work: Work, factors: Floats, cells: Cells, tolerance: float) -> tuple[float, float]:
+def _refine(work: Work, fixed: Fixed, cells: Cells, tolerance: float) -> tuple[float, float]:
     """Improve the vector x of ``work``; return the row's loss and the gap of its objective.
 
     The vector q of ``work`` begins as ridge times the mean of the row.
@@ -100,18 +100,18 @@ def _refine(work: Work, factors: Floats, cells: Cells, tolerance: float) -> tupl
     if not squares < np.inf:
         return np.inf, np.inf
     r[:] = 0
-    _far_pass(tile, (factors, indices), (c, errors, dots), x, r)
+    _far_pass(tile, (fixed, indices), (c, errors, dots), x, r)
     for i in range(n):
         errors[i] -= dots[i]
     gap = _begin(x, r, p, q, m, inverse)
     steps = 0
     # more than k steps are taken only where rounding spoils directions
-    while gap > max(tolerance * squares, TINY) and steps < 2 * factors.shape[1] + 16:
+    while gap > max(tolerance * squares, TINY) and steps < 2 * fixed[0].shape[1] + 16:
         q[:] = 0
         if n <= tile.shape[0]:
             multiply(tile[:n], p, c, zeros, dots, q)
         else:
-            _far_pass(tile, (factors, indices), (c, zeros, dots), p, q)
+            _far_pass(tile, (fixed, indices), (c, zeros, dots), p, q)
         length, gap = _step(x, r, p, q, m, inverse, gap)
         for i in range(n):
             errors[i] -= length * dots[i]
@@ -138,7 +138,7 @@ def _set_out(c: Floats, t: Floats, cells: Cells) -> Any:
 @njit(cache=True, nogil=True)
 def refine_rows(
     rows: Rows,
-    factors: Floats,
+    fixed: Fixed,
     base: Floats,
     ridge: Floats,
     start: Floats,
@@ -159,8 +159,8 @@ def refine_rows(
     Parameters
     ----------
     rows : the block: indptr, int64; indices, int32; c >= 0 and t of every stored cell, float32
-    factors : float32, shape (n_columns, k): v, in a basis where the shared quadratic form is
-        diagonal
+    fixed : v, in a basis where the shared quadratic form is diagonal: float32 or int16, shape
+        (n_columns, k), and the unit of each row of it, float32, shape (n_columns,)
     base : float32, shape (k,): that form's diagonal, for instance eigenvalues of a Gram matrix
     ridge : float32, shape (n_rows,), > 0: regularisation of each row
     start : float32, shape (n_rows, k): the nearer to the solution the fewer steps
@@ -182,7 +182,7 @@ def refine_rows(
     doi:10.1145/2043932.2043987.
     """
     indptr, indices, weights, targets = rows
-    n_rows, k = indptr.shape[0] - 1, factors.shape[1]
+    n_rows, k = indptr.shape[0] - 1, fixed[0].shape[1]
     solution = np.empty_like(start)
     loss, gap = np.zeros(n_rows), np.zeros(n_rows)
     longest = 0
@@ -211,7 +211,7 @@ def refine_rows(
             for j in range(k):
                 q[j] = ridge[row] * means[row, j]
         cells = (indices[own], weights[own], targets[own])
-        loss[row], gap[row] = _refine((tile, of_cells, vectors), factors, cells, tolerance)
+        loss[row], gap[row] = _refine((tile, of_cells, vectors), fixed, cells, tolerance)
         if not loss[row] + gap[row] < np.inf:
             raise InputError(OVERFLOW)
         solution[row] = x[:k]

@@ -73,19 +73,19 @@ _prefetch, _prefetch_near = _prefetcher(3), _prefetcher(2)  # into all levels; i
 @njit(cache=True, nogil=True)
 def fetch(factors: Floats, row: int) -> None:
     """Ask for the factors of one column of the block."""
-    n_bytes = 4 * factors.shape[1]
+    n_bytes = factors.itemsize * factors.shape[1]
     start = factors.ctypes.data + np.uintp(row * n_bytes)
     for line in range((n_bytes + _LINE - 1) // _LINE):
         _prefetch(start + np.uintp(line * _LINE))
 
 
 @njit(cache=True, nogil=True)
-def fetch_near(factors: Floats, row: int) -> None:
+def fetch_near(factors: Any, row: int) -> None:
     """Ask for the factors of one column, but no nearer than the L2 cache.
 
     Those of many would put each other out of L1 before they are needed.
     """
-    n_bytes = 4 * factors.shape[1]
+    n_bytes = factors.itemsize * factors.shape[1]
     start = factors.ctypes.data + np.uintp(row * n_bytes)
     for line in range((n_bytes + _LINE - 1) // _LINE):
         _prefetch_near(start + np.uintp(line * _LINE))
@@ -173,6 +173,18 @@ def row_loss(x: Floats, factors: Floats, cells: Cells) -> float:
         error = float(t[i]) - float(predicted)
         loss += float(c[i]) * error * error
     return loss
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def row_squares(rows: Floats) -> Doubles:
+    """Return the sum of squares of each row, in float64."""
+    found = np.zeros(rows.shape[0])
+    for i in range(rows.shape[0]):
+        total = 0.0
+        for value in rows[i]:
+            total += np.float64(value) * np.float64(value)
+        found[i] = total
+    return found
 
 
 # -- BLAS and LAPACK -------------------------------------------------------------------------------

@@ -30,6 +30,9 @@ from dasrec.kernels.rows import AHEAD, Floats, Ints, fetch_near
 TOGETHER = 8
 """Cells at a time: their sums, or their weights, just fit into the registers of AVX2."""
 
+Fixed = tuple[Any, Floats]
+"""Factors, of float32 or int16, and the unit of each row of them: what is held fixed."""
+
 _LINE = 64
 _NUMBER = 4  # bytes
 
@@ -125,15 +128,16 @@ def multiply(tile: Floats, x: Floats, c: Floats, d: Floats, dots: Floats, out: F
 
 
 @njit(cache=True, nogil=True)
-def gather(tile: Floats, factors: Floats, indices: Ints) -> None:
+def gather(tile: Floats, fixed: Fixed, indices: Ints) -> None:
     """Fill a tile of :func:`make_room` with the factors of cells, and rows that are left with 0."""
+    factors, units = fixed
     n, k = indices.shape[0], factors.shape[1]
     for i in range(min(AHEAD, n)):
         fetch_near(factors, indices[i])
     for i in range(n):
         if i + AHEAD < n:
             fetch_near(factors, indices[i + AHEAD])
-        source, target = factors[indices[i]], tile[i]
+        source, unit, target = factors[indices[i]], units[indices[i]], tile[i]
         for p in range(k):
-            target[p] = source[p]
+            target[p] = unit * np.float32(source[p])
     tile[n:, :k] = 0

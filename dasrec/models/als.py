@@ -24,7 +24,7 @@ from dasrec.models.base import label, label_factors
 from dasrec.models.rated import Rated
 from dasrec.priors import fold_users, for_users
 from dasrec.schema import ITEM, USER
-from dasrec.sweeps import Half, Solver, Swept
+from dasrec.sweeps import Half, Solver, Swept, may_round
 from dasrec.typing import Floats, Rng, Side
 
 
@@ -56,7 +56,9 @@ class ImplicitALS(Alternating):
         32 factors (iALS++); "auto" is direct up to 16 factors, and "cg" beyond.
     tolerance : float, > 0
         What "cg" may leave the objective of a row above its least value, in terms of what it is
-        without factors. ``gap`` in the history adds up what it may be for all rows.
+        without factors. ``gap`` in the history adds up what it may be for all rows. From 1e-6 on
+        the side that is held fixed is rounded, to a 2^-15th of the largest factor of each row, and
+        ``objective`` is told to some 2e-7 of it.
     nonnegative : bool
         Whether factors are at least 0, so that they add up and take nothing away; their solver has
         no name but "auto", and keeps to ``tolerance``. Not with features.
@@ -128,7 +130,9 @@ class ImplicitALS(Alternating):
         self.item_shares_ = label((counts / interactions.n_users).astype(np.float32), ITEM)
 
     def _half(self, vectors: Vectors, start: Vectors | None, n_rows: int) -> Half:
-        vectors, form, rotation = form_of(vectors, diagonal=not self.nonnegative)
+        vectors, form, rotation = form_of(
+            vectors, diagonal=not self.nonnegative, rounded=self._may_round()
+        )
         half = Half(
             vectors=vectors,
             base=(self.unobserved_weight * form).astype(np.float32),
@@ -138,17 +142,24 @@ class ImplicitALS(Alternating):
             shift=self.unobserved_weight * n_rows,
             exponent=self.regularization_exponent,
             start=start,
+            rounded=self._may_round(),
         )
         return self._solved(half)
+
+    def _may_round(self) -> bool:
+        return may_round(
+            self.solver, self.tolerance, factors=self.factors, nonnegative=self.nonnegative
+        )
 
     def _state(self) -> tuple[Any, Any]:
         return self.user_factors_.data, self.item_factors_.data
 
     def _facts(self, users: Swept, items: Swept) -> dict[str, float]:
-        # sum over all cells of (x . y)^2 = <X'X, Y'Y>
-        everywhere = float((gram(users.vectors) * gram(items.vectors)).sum())
-        penalty = users.penalty + items.penalty
-        return {"objective": items.loss + self.unobserved_weight * everywhere + penalty}
+        # sum over all cells of (x . y)^2 = <X'X, Y'Y>, and X'X was held fixed, maybe diagonal
+        assert users.base is not None
+        form, other = users.base.astype(np.float64), gram(items.vectors)
+        everywhere = np.vdot(form, other if form.ndim == 2 else np.diag(other))
+        return {"objective": items.loss + float(everywhere) + users.penalty + items.penalty}
 
     def _keep(self, users: Vectors | None, items: Vectors) -> None:
         users, items = labelled(users), labelled(items)

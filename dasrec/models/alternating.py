@@ -14,6 +14,7 @@ from dasrec.checks import check_count, check_number
 from dasrec.factors import Vectors, drop, hold, row_cuts
 from dasrec.interactions import Interactions
 from dasrec.medium import FitPlan, Medium, opened_medium, plan_sweeps
+from dasrec.memory import from_heap
 from dasrec.models.stepwise import Stepwise
 from dasrec.priors import State, begin, check_features, features_of
 from dasrec.schema import ITEM, ITEM_USERS, USER, USER_ITEMS
@@ -54,14 +55,17 @@ class Alternating(Stepwise):
         self._prepare(interactions)
         course = Course(training, self.name, self.iterations)
         features = features_of(self, interactions)
-        with opened_medium(
-            interactions,
-            factors=self.factors,
-            memory=training.memory,
-            checkpoint=training.checkpoint,
-            features=features,
-            monitored=training.monitor is not None,
-        ) as medium:
+        with (
+            from_heap(),
+            opened_medium(
+                interactions,
+                factors=self.factors,
+                memory=training.memory,
+                checkpoint=training.checkpoint,
+                features=features,
+                monitored=training.monitor is not None,
+            ) as medium,
+        ):
             items = self._begin(interactions.n_items, int(self.seed_), medium.place)
             state = begin(self, interactions, items, features, self._half)
             if before:
@@ -104,6 +108,7 @@ class Alternating(Stepwise):
         by_item, priors = priors.after(sweep(interactions, ITEM_USERS, half, medium), ITEM)
         if half.rotation is not None:
             by_user = replace(by_user, vectors=half.vectors)
+        by_user = replace(by_user, base=half.base)
         facts = self._facts(by_user, by_item)
         seconds = time.perf_counter() - start
         facts |= {"gap": by_user.gap + by_item.gap, "seconds": seconds}
