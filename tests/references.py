@@ -351,3 +351,13 @@ def marks(texts: Sequence[Sequence[str] | None]) -> tuple[list[str], list[list[i
     rows = [{each.strip() for each in row or ()} - {""} for row in texts]
     names = sorted(set().union(*rows))
     return names, [[int(name in row) for name in names] for row in rows]
+
+
+def multiply(tile: Any, x: Any, c: Any, d: Any, out: Any) -> tuple[list[float], list[float]]:
+    """Return V x, and ``out`` plus V' c (d - V x), cell by cell."""
+    dots, found = [], [float(value) for value in out]
+    for i, row in enumerate(tile):
+        dots.append(sum(float(v) * float(w) for v, w in zip(row, x, strict=True)))
+        weight = float(c[i]) * (float(d[i]) - dots[i])
+        found = [total + weight * float(v) for total, v in zip(found, row, strict=True)]
+    return dots, found

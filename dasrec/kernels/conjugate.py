@@ -176,10 +176,10 @@ def refine_rows(
     Notes
     -----
     Cost: 2 n k multiply-adds a step and row of n cells, and to gather the n factors once, which
-    takes as long as two to five steps. Rows whose factors exceed 16 MiB gather them at every step.
-    InputError if numbers overflow. Takacs, Pilaszy and Tikk, "Applications of the conjugate
-    gradient method for implicit feedback collaborative filtering", RecSys 2011,
-    doi:10.1145/2043932.2043987.
+    takes as long as three to six steps, of int16 half as long. Rows whose factors exceed 16 MiB
+    gather them at every step. InputError if numbers overflow. Takacs, Pilaszy and Tikk,
+    "Applications of the conjugate gradient method for implicit feedback collaborative filtering",
+    RecSys 2011, doi:10.1145/2043932.2043987.
     """
     indptr, indices, weights, targets = rows
     n_rows, k = indptr.shape[0] - 1, fixed[0].shape[1]

@@ -57,8 +57,8 @@ class ImplicitALS(Alternating):
     tolerance : float, > 0
         What "cg" may leave the objective of a row above its least value, in terms of what it is
         without factors. ``gap`` in the history adds up what it may be for all rows. From 1e-6 on
-        the side that is held fixed is rounded, to a 2^-15th of the largest factor of each row, and
-        ``objective`` is told to some 2e-7 of it.
+        and beyond 128 factors the side that is held fixed is rounded, to a 2^-15th of the largest
+        factor of each row, and ``objective`` is told to some 2e-7 of it.
     nonnegative : bool
         Whether factors are at least 0, so that they add up and take nothing away; their solver has
         no name but "auto", and keeps to ``tolerance``. Not with features.
