@@ -156,7 +156,7 @@ def job(name: str) -> Iterator[None]:
 
 def share_memory() -> bool:
     """Say whether all block tasks will be threads of this process, as when there is no client."""
-    return _ALONE.get() or get_scheduler() in (None, dask.threaded.get)
+    return _ALONE.get() or _scheduler() in (None, dask.threaded.get)
 
 
 class Shared:

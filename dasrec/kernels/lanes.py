@@ -80,8 +80,8 @@ def add_lanes(builder: Any, vectors: list[Any]) -> Any:
         first = [lane for lane in range(width if alone else 2 * width) if lane % group < half]
         second = [lane + half for lane in first]
         vectors = [
-            builder.fadd(choose(builder, *pair, first), choose(builder, *pair, second))
-            for pair in pairs
+            builder.fadd(choose(builder, one, other, first), choose(builder, one, other, second))
+            for one, other in pairs
         ]
         width, group = width // 2 if alone else width, half
     return vectors[0]

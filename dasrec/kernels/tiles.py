@@ -116,7 +116,7 @@ def multiply(tile: Floats, x: Floats, c: Floats, d: Floats, dots: Floats, out: F
     n, width = tile.shape
     for i in range(0, n, TOGETHER):
         cell = np.uint64(_NUMBER * i)
-        _multiply(
+        _multiply(  # type: ignore[call-arg]
             np.uint64(tile.ctypes.data) + cell * np.uint64(width),
             np.uint64(width),
             np.uint64(x.ctypes.data),
