@@ -30,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -43,6 +44,7 @@ from dask.utils import parse_bytes
 # Libraries are imported by the job that measures them, so that none carries those of another.
 
 DASREC, PROCESSES, IMPLICIT, SPARK = "dasrec", "dasrec, processes", "implicit, CG", "Spark"
+BARE = "its kernels in a bare pool"
 PEERS = {"implicit": "implicit", "cmfrec": "cmfrec", "spark": "pyspark"}
 PACKAGES = ("dasrec", "dask", "numba", "numpy", *PEERS.values())
 CONFIDENCE, REGULARIZATION = 20.0, 0.5  # c and r above
@@ -181,6 +183,57 @@ def fit_dasrec(
     history = model.history_
     answer["objectives"] = history["objective"].values.tolist()
     return _by_iteration(answer, history["seconds"].values.tolist())
+
+
+def fit_bare(data: str, out: str, *, factors: int, iterations: int) -> dict[str, Any]:
+    """Run the kernels of dasrec on its blocks, decoded beforehand, in a bare pool of threads."""
+    from threadpoolctl import threadpool_limits
+
+    import dasrec
+    from dasrec.factors import form_of, narrow
+    from dasrec.kernels.conjugate import refine_rows
+
+    model, store = _model(factors, 1), dasrec.open_interactions(f"{data}/store")
+    by_user, by_item = "user_items", "item_users"
+    vectors = {
+        by_user: np.zeros((store.n_users, factors), np.float32),
+        by_item: model._begin(store.n_items, 0, None),
+    }
+    blocks = {
+        side: [(a, b, store.read_rows(side, a, b)) for a, b in pairwise(store.cuts(side).tolist())]
+        for side in vectors
+    }
+    rounded = factors > 128  # as dasrec does
+
+    def sweep(side: str, other: str) -> None:
+        vectors[other], form, rotation = form_of(vectors[other], diagonal=True, rounded=rounded)
+        ones = np.ones(len(vectors[other]), np.float32)
+        fixed = narrow(vectors[other]) if rounded else (vectors[other], ones)
+        base = (form / (CONFIDENCE - 1)).astype(np.float32)
+
+        def solve(part: tuple[int, int, Any]) -> None:
+            start, stop, block = part
+            rows = block.indptr, block.indices, block.data, np.ones_like(block.data)
+            ridge = np.full(stop - start, REGULARIZATION, np.float32)
+            begin = vectors[side][start:stop] @ rotation
+            found = refine_rows(rows, fixed, base, ridge, begin, model.tolerance, None)
+            vectors[side][start:stop] = found[0]
+
+        list(pool.map(solve, blocks[side]))
+
+    each = []
+    with (
+        ThreadPoolExecutor(common.available_cores()) as pool,
+        threadpool_limits(1, "blas"),
+        timed() as answer,
+    ):
+        for _ in range(iterations):
+            begun = time.perf_counter()
+            sweep(by_user, by_item)
+            sweep(by_item, by_user)
+            each.append(time.perf_counter() - begun)
+    _save(out, vectors[by_user], vectors[by_item])
+    return _by_iteration(answer, each)
 
 
 def _model(factors: int, iterations: int, solver: str = "auto") -> Any:
@@ -442,6 +495,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--iterations", type=int, default=15)
     parser.add_argument("--peers", default=",".join(PEERS), help="'' for none")
     parser.add_argument("--exact", action="store_true", help="also solve exactly")
+    parser.add_argument("--bare", action="store_true", help="also its kernels without all else")
     parser.add_argument("--processes", action="store_true", help="also dasrec in processes")
     parser.add_argument("--memory", default="", help="also dasrec within limits, as in 512MB,1GB")
     parser.add_argument("--plot", type=Path, help="SVG of the objective against seconds")
@@ -483,6 +537,8 @@ def _jobs(options: argparse.Namespace) -> dict[str, tuple[Callable[..., Any], di
     jobs: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {DASREC: (fit_dasrec, {})}
     if options.exact:
         jobs[f"{DASREC}, exact"] = fit_dasrec, {"solver": "exact"}
+    if options.bare:
+        jobs[BARE] = fit_bare, {}
     if options.processes:
         jobs[PROCESSES] = fit_dasrec, {"cluster": f"processes:{options.workers}"}
     for memory in options.memory:
@@ -588,6 +644,9 @@ def _targets(k: int, result: dict[str, Any], options: argparse.Namespace) -> lis
     if SPARK in rounds.outcomes:
         slower = rounds.ratio("seconds", SPARK, DASREC)
         targets.append(Target(f"{k}: times as fast as Spark", slower, 25, at_least=True))
+    if options.bare:
+        slower = rounds.ratio("seconds", DASREC, BARE)
+        targets.append(Target(f"{k}: time of an iteration by that in a bare pool", slower, 1.1))
     if options.processes:
         slower = rounds.ratio("seconds", PROCESSES, DASREC)
         targets.append(Target(f"{k}: time of processes by that of threads", slower, 1.15))
