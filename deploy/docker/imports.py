@@ -1,6 +1,6 @@
 """Import what a file of requirements names, and what pods import of it: imports.py REQUIREMENTS.
 
-This shows that nothing is missing, and leaves all of it compiled.
+This shows that nothing is missing.
 """
 
 import importlib
