@@ -302,6 +302,7 @@ class FakeCluster:
 
     def __init__(self, **options: Any) -> None:
         self.options, self.closed = options, 0
+        self.refusals: list[Exception] = []
         self.made.append(self)
         outcome = self.outcomes.pop(0)
         if isinstance(outcome, BaseException):
@@ -312,6 +313,8 @@ class FakeCluster:
     def close(self, timeout: float) -> None:
         assert timeout > 0
         self.closed += 1
+        if self.refusals:
+            raise self.refusals.pop(0)
 
     @property
     def name(self) -> str:
@@ -383,6 +386,18 @@ def test_a_failure_inside_deletes_the_cluster(fake: type[FakeCluster]) -> None:
     with pytest.raises(ZeroDivisionError), kubernetes.running(asked()):
         raise ZeroDivisionError
     assert fake.made[0].closed == 1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_cluster_that_is_slow_to_go_is_no_failure(
+    fake: type[FakeCluster], caplog: pytest.LogCaptureFixture, times: int
+) -> None:
+    fake.outcomes += [None]
+    with caplog.at_level(logging.WARNING, "dasrec"), kubernetes.running(asked()) as cluster:
+        cluster.refusals += [TimeoutError("deleting")] * times
+    assert cluster.closed == 2
+    told = f"{cluster.name} was told to go and may still be there: TimeoutError('deleting')"
+    assert (told in caplog.text) == (times == 2)
 
 
 def test_pods_come_to_where_we_are_unless_told(

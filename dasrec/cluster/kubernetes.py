@@ -38,7 +38,24 @@ def running(spec: Kubernetes) -> Iterator[Any]:
     try:
         yield cluster
     finally:
-        cluster.close(timeout=_CLOSING)
+        _delete(cluster)
+
+
+def _delete(cluster: Any) -> None:
+    """Delete a cluster; if it is slow to go, say so, for what was done on it stands."""
+    for _ in range(2):
+        try:
+            cluster.close(timeout=_CLOSING)
+        except _passing() as error:
+            failure = error
+        else:
+            return
+    logger.warning(
+        "cluster %s was told to go and may still be there: %r. See what kubectl get daskclusters "
+        "says, and that the operator of dask-kubernetes runs",
+        cluster.name,
+        failure,
+    )
 
 
 def _made(spec: Kubernetes) -> Any:
