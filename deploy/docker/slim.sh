@@ -33,7 +33,7 @@ fi
 find "$site" -depth -type d -name __pycache__ -exec rm -rf {} +
 "$1/bin/python" -m compileall -q -b "$site"
 find "$site" -name '*.py' -delete
-# lists for who uninstalls, and what lies outside of packages: a second copy of maps that nobody draws
-rm -rf "$site"/*.dist-info/RECORD "$1/share"
+# lists for who uninstalls, and a second copy of where to find maps
+rm -rf "$site"/*.dist-info/RECORD "$1/share/xyzservices"
 # dasrec itself comes in a layer of its own
 echo "$1/code" > "$site/dasrec.pth"
