@@ -388,6 +388,34 @@ def test_a_failure_inside_deletes_the_cluster(fake: type[FakeCluster]) -> None:
     assert fake.made[0].closed == 1
 
 
+def test_a_cluster_is_up_with_its_last_part_whatever_its_phase_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The operator may leave the phase at "Pending", for which ``KubeCluster`` would wait."""
+    objects = pytest.importorskip("dask_kubernetes.operator._objects")
+    answers, asked_for = [False, False, True], []
+
+    class Group:
+        async def exists(self) -> bool:
+            return answers.pop(0)
+
+    async def group(name: str, *, namespace: str) -> Group:
+        asked_for.append((name, namespace))
+        return Group()
+
+    monkeypatch.setattr(objects, "DaskWorkerGroup", group)
+    kind = kubernetes._kube_cluster()
+    assert hasattr(kind.__base__, "_wait_for_controller")
+    cluster = SimpleNamespace(name="dasrec-1", namespace="here")
+    asyncio.run(kind._wait_for_controller(cluster))
+    assert asked_for == [("dasrec-1-default", "here")]
+    assert answers == []
+    answers.append(False)
+    monkeypatch.setattr(kubernetes, "_ACTIONED", -1)
+    with pytest.raises(TimeoutError, match="the operator made no workers"):
+        asyncio.run(kind._wait_for_controller(cluster))
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_cluster_that_is_slow_to_go_is_no_failure(
     fake: type[FakeCluster], caplog: pytest.LogCaptureFixture, times: int
