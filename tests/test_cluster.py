@@ -302,6 +302,7 @@ class FakeCluster:
 
     def __init__(self, **options: Any) -> None:
         self.options, self.closed = options, 0
+        self.refusals: list[Exception] = []
         self.made.append(self)
         outcome = self.outcomes.pop(0)
         if isinstance(outcome, BaseException):
@@ -312,6 +313,8 @@ class FakeCluster:
     def close(self, timeout: float) -> None:
         assert timeout > 0
         self.closed += 1
+        if self.refusals:
+            raise self.refusals.pop(0)
 
     @property
     def name(self) -> str:
@@ -383,6 +386,46 @@ def test_a_failure_inside_deletes_the_cluster(fake: type[FakeCluster]) -> None:
     with pytest.raises(ZeroDivisionError), kubernetes.running(asked()):
         raise ZeroDivisionError
     assert fake.made[0].closed == 1
+
+
+def test_a_cluster_is_up_with_its_last_part_whatever_its_phase_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The operator may leave the phase at "Pending", for which ``KubeCluster`` would wait."""
+    objects = pytest.importorskip("dask_kubernetes.operator._objects")
+    answers, asked_for = [False, False, True], []
+
+    class Group:
+        async def exists(self) -> bool:
+            return answers.pop(0)
+
+    async def group(name: str, *, namespace: str) -> Group:
+        asked_for.append((name, namespace))
+        return Group()
+
+    monkeypatch.setattr(objects, "DaskWorkerGroup", group)
+    kind = kubernetes._kube_cluster()
+    assert hasattr(kind.__base__, "_wait_for_controller")
+    cluster = SimpleNamespace(name="dasrec-1", namespace="here")
+    asyncio.run(kind._wait_for_controller(cluster))
+    assert asked_for == [("dasrec-1-default", "here")]
+    assert answers == []
+    answers.append(False)
+    monkeypatch.setattr(kubernetes, "_ACTIONED", -1)
+    with pytest.raises(TimeoutError, match="the operator made no workers"):
+        asyncio.run(kind._wait_for_controller(cluster))
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_cluster_that_is_slow_to_go_is_no_failure(
+    fake: type[FakeCluster], caplog: pytest.LogCaptureFixture, times: int
+) -> None:
+    fake.outcomes += [None]
+    with caplog.at_level(logging.WARNING, "dasrec"), kubernetes.running(asked()) as cluster:
+        cluster.refusals += [TimeoutError("deleting")] * times
+    assert cluster.closed == 2
+    told = f"{cluster.name} was told to go and may still be there: TimeoutError('deleting')"
+    assert (told in caplog.text) == (times == 2)
 
 
 def test_pods_come_to_where_we_are_unless_told(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,24 @@ def running(spec: Kubernetes) -> Iterator[Any]:
     try:
         yield cluster
     finally:
-        cluster.close(timeout=_CLOSING)
+        _delete(cluster)
+
+
+def _delete(cluster: Any) -> None:
+    """Delete a cluster; if it is slow to go, say so, for what was done on it stands."""
+    for _ in range(2):
+        try:
+            cluster.close(timeout=_CLOSING)
+        except _passing() as error:
+            failure = error
+        else:
+            return
+    logger.warning(
+        "cluster %s was told to go and may still be there: %r. See what kubectl get daskclusters "
+        "says, and that the operator of dask-kubernetes runs",
+        cluster.name,
+        failure,
+    )
 
 
 def _made(spec: Kubernetes) -> Any:
@@ -71,12 +90,29 @@ def _made(spec: Kubernetes) -> Any:
 
 
 def _kube_cluster() -> Any:
+    """Return the class of clusters that are up once the operator has made their last part.
+
+    ``KubeCluster`` itself waits for the phase "Running". A Service may be up, and the operator
+    write so, before it has made the other parts; then it writes "Pending", and nothing follows.
+    """
     try:
         from dask_kubernetes.operator import KubeCluster
+        from dask_kubernetes.operator._objects import DaskWorkerGroup
     except ImportError as error:
         msg = f'kind kubernetes needs more ({error}); pip install "dasrec[kubernetes]"'
         raise InputError(msg) from error
-    return KubeCluster
+
+    class Cluster(KubeCluster):  # type: ignore[misc]  # its library has no types
+        async def _wait_for_controller(self) -> None:
+            last = await DaskWorkerGroup(f"{self.name}-default", namespace=self.namespace)
+            end = time.monotonic() + _ACTIONED
+            while not await last.exists():
+                if time.monotonic() > end:
+                    msg = f"the operator made no workers within {_ACTIONED} s"
+                    raise TimeoutError(msg)
+                await asyncio.sleep(0.25)
+
+    return Cluster
 
 
 def _passing() -> tuple[type[Exception], ...]:

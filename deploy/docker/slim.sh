@@ -3,14 +3,11 @@
 set -eu
 site=$(echo "$1"/lib/python3*/site-packages)
 
-# dask-kubernetes asks for three clients of the API and imports none of them: 165 MB
-for unused in kubernetes kubernetes-asyncio pykube-ng; do
-    "$1/bin/pip" uninstall --yes --quiet "$unused" 2> /dev/null
-done
 "$1/bin/pip" uninstall --yes --quiet pip
 
 # tests, headers, sources and stubs of packages
-find "$site" -depth -type d -name tests -exec rm -rf {} +
+find "$site" \( -name '*_tests.*.so' -o -name '_simd.*.so' \) -delete
+find "$site" -depth -type d \( -name test -o -name tests \) -exec rm -rf {} +
 find "$site" -type f \( -name '*.pyi' -o -name '*.px[di]' -o -name '*.pyx' -o -name '*.h' \
     -o -name '*.c' -o -name '*.cpp' -o -name '*.a' -o -name '*.map' \) -delete
 rm -rf "$site"/pyarrow/include "$site"/pyarrow/src
@@ -21,8 +18,6 @@ rm -f "$site"/pyarrow/*_flight* "$site"/pyarrow/*s3* "$site"/pyarrow/_gcsfs* "$s
 # what Bokeh has for who debugs or extends its scripts
 find "$site/bokeh/server/static/js" -name '*.js' ! -name '*.min.js' -delete
 rm -rf "$site/bokeh/server/static/lib" "$site/bokeh/server/static/js/lib"
-# a format of pictures that no page shows
-rm -f "$site"/PIL/_avif* "$site"/pillow.libs/libavif*
 # Amazon's services but for S3 and how one signs in
 if [ -d "$site/botocore/data" ]; then
     find "$site/botocore/data" -mindepth 1 -maxdepth 1 -type d \
@@ -31,8 +26,14 @@ fi
 
 "$1/bin/python" "$(dirname "$0")/trim.py" "$site"
 
-# what pods import is compiled here, once: they start on a read-only file system and could not keep it
-find "$site" -depth -type d -name __pycache__ -exec rm -rf {} +
 "$1/bin/python" "$(dirname "$0")/imports.py" "$2"
+
+# modules are kept as bytecode only: pods start on a read-only file system and could not keep what they
+# compile, and sources beside it would take 80 MB more
+find "$site" -depth -type d -name __pycache__ -exec rm -rf {} +
+"$1/bin/python" -m compileall -q -b "$site"
+find "$site" -name '*.py' -delete
+# lists for who uninstalls, and a second copy of where to find maps
+rm -rf "$site"/*.dist-info/RECORD "$1/share/xyzservices"
 # dasrec itself comes in a layer of its own
 echo "$1/code" > "$site/dasrec.pth"

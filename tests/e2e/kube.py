@@ -107,11 +107,18 @@ class Namespace:
             text=True,
         )
         if done.returncode:
-            logs = self.kubectl(
-                *("logs", "-l", "app.kubernetes.io/component=check", "--all-containers"),
-                check=False,
-            )
-            raise AssertionError(done.stdout + done.stderr + logs)
+            pods = self.objects("pods", "app.kubernetes.io/component=check")
+            raise AssertionError(done.stdout + done.stderr + "".join(map(self.account, pods)))
+
+    def account(self, pod: Object) -> str:
+        """Return what became of a pod and what its containers said, those that ran."""
+        name, spec = pod["metadata"]["name"], pod["spec"]
+        said = self.kubectl("describe", "pod", name, check=False)
+        for each in [*spec.get("initContainers", []), *spec["containers"]]:
+            container = each["name"]
+            logs = self.kubectl("logs", name, "-c", container, "--tail=-1", check=False)
+            said += f"\n-- {container}\n{logs}"
+        return said
 
     def left(self) -> list[str]:
         """Return what is in the namespace, but for what Kubernetes puts there."""

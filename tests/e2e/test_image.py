@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.kube import Namespace
 
-LARGEST = 720  # MB on a node, of which LLVM, Arrow, the SciPy stack and the base are 570
+LARGEST = 600  # MB on a node, of which LLVM, Arrow, the SciPy stack and the base are 500
 WHOLE_WAY = """
 set -e
 cd /tmp
@@ -59,9 +59,14 @@ def test_it_is_small(space: Namespace) -> None:
     assert 300 < size < LARGEST
 
 
-@pytest.mark.parametrize("tool", ["gcc", "cc", "make", "ld", "pip", "pip3"])
+@pytest.mark.parametrize("tool", ["gcc", "cc", "make", "ld", "pip", "pip3", "apt", "perl", "su"])
 def test_no_tool_that_builds_is_left(space: Namespace, tool: str) -> None:
     assert not space.exec("look", "sh", "-c", f"command -v {tool} || true")
+
+
+def test_no_program_has_more_rights_than_who_calls_it(space: Namespace) -> None:
+    found = "find / -xdev -perm /6000 -type f 2> /dev/null || true"
+    assert not space.exec("look", "sh", "-c", found)
 
 
 def test_dasrec_does_all_its_work(space: Namespace) -> None:
@@ -81,4 +86,4 @@ def test_it_speaks_to_object_stores(space: Namespace) -> None:
 
 def test_what_pods_import_is_compiled(space: Namespace) -> None:
     left_out = space.exec("look", "python", "-c", LEFT_OUT).split()
-    assert len(left_out) < 20, left_out
+    assert not left_out
