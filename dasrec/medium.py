@@ -113,6 +113,7 @@ class Medium:
     cells: int | None = None
 
 
+MANY_FACTORS = 128  # beyond, fetching limits conjugate gradients, and 16 bits a number are kept
 CELL_BYTES = 40  # of a block that is being solved
 TASK_BYTES = 2**24  # factors of the row that is being solved
 LEAST_CELLS = 2**16  # whose factors are read at a time
@@ -254,9 +255,10 @@ def plan_sweeps(
 def _factor_bytes(interactions: Interactions, factors: int) -> int:
     """Return what a fit holds of factors when all are in memory."""
     smaller, larger = sorted([interactions.n_users, interactions.n_items])
-    # of the larger side: where it starts, the solution, that in the basis, and in 16 bits a number;
-    # of the other also the basis
-    return 2 * (factors + 1) * (7 * larger + 4 * smaller)
+    # of the larger side: where it starts, the solution, that in the basis, and maybe in 16 bits a
+    # number; of the other also the basis
+    halves = 7 if factors > MANY_FACTORS else 6
+    return 2 * (factors + 1) * (halves * larger + 4 * smaller)
 
 
 def _feature_bytes(features: Features, factors: int) -> int:

@@ -22,14 +22,13 @@ from dasrec.kernels.nonnegative import nonnegative_rows
 from dasrec.kernels.rows import row_squares
 from dasrec.kernels.solve import shift_rows, solve_rows
 from dasrec.kernels.subspace import sweep_rows
-from dasrec.medium import CACHE, Medium
+from dasrec.medium import CACHE, MANY_FACTORS, Medium
 from dasrec.schema import USER_ITEMS
 from dasrec.typing import CsrBlock, Floats, Ints, Side
 
 Solver = Literal["auto", "exact", "cg", "subspace"]
 
 _FEW_FACTORS = 16  # with more of them conjugate gradients are quicker, whatever the rows
-_MANY_FACTORS = 128  # with more of them memory limits what conjugate gradients fetch
 _PRECISE = 1e-8  # as exact as float32 goes
 _NARROW = 1e-6  # a tolerance beside which it is nothing that vectors are rounded to 16 bits
 
@@ -51,7 +50,7 @@ def may_round(solver: Solver, tolerance: float, *, factors: int, nonnegative: bo
     rounded ones it is half as much. They are the model's from then on: no row is solved for
     others than those that the objective is of.
     """
-    iterative = factors > _MANY_FACTORS and solver in ("auto", "cg")
+    iterative = factors > MANY_FACTORS and solver in ("auto", "cg")
     return iterative and not nonnegative and tolerance >= _NARROW
 
 
