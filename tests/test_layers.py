@@ -61,7 +61,7 @@ ROW_OF = {room: number for number, row in enumerate(ROWS) for room in row}
 # The modules of each folder that its siblings may import, one of these only those before it; the
 # folder's __init__ may import all.
 SHARED = {
-    "kernels": ("csr", "hashing", "rows", "heaps", "rule", "unseen"),
+    "kernels": ("csr", "hashing", "lanes", "rows", "tiles", "heaps", "rule", "unseen"),
     "readers": ("base",),
     "split": ("base",),
     "normalise": ("base",),
