@@ -323,6 +323,8 @@ def _run_on(client: Any, tasks: list[Delayed], label: str, bar: Any) -> list[Any
     try:
         return list(client.gather(futures))  # raises the first error at once
     except BaseException as error:
+        if type(error).__name__ == "CommClosedError":  # the scheduler went while it was answering
+            raise CancelledError(_NO_SCHEDULER) from error
         if client.status != "running":
             raise  # who is left works for nobody
         tell("broken", label=label)

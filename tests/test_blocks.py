@@ -436,3 +436,16 @@ def test_a_task_takes_what_others_return_on_a_cluster(cluster_client: Any) -> No
     assert sums(wanted=3) == [8, 13, 21]
     shared = (blocks.share(2), blocks.share(3))
     assert blocks.run(operator.add, [shared, (1, blocks.Outcome(0))], name="sum", wanted=1) == [6]
+
+
+def test_a_scheduler_that_goes_while_it_answers_is_lost() -> None:
+    class CommClosedError(OSError):
+        """As that of distributed is called."""
+
+    def gather(_: Any) -> Any:
+        raise CommClosedError
+
+    client = SimpleNamespace(compute=list, gather=gather, status="running")
+    with pytest.raises(CancelledError) as caught:
+        blocks._run_on(client, [], "sweep", None)
+    assert blocks.lost_scheduler(caught.value)
