@@ -18,6 +18,7 @@ from dasrec.kernels.rows import (
     Floats,
     Ints,
     Rows,
+    squares,
 )
 from dasrec.kernels.tiles import TOGETHER, Fixed, gather, make_room, multiply, padded
 
@@ -96,9 +97,10 @@ def _refine(work: Work, fixed: Fixed, cells: Cells, tolerance: float) -> tuple[f
     )
     indices, n = cells[0], padded(cells[0].shape[0], TOGETHER)
     c, errors, dots, zeros = of_cells[0, :n], of_cells[1, :n], of_cells[2, :n], of_cells[3, :n]
-    squares = _set_out(c, errors, cells)
-    if not squares < np.inf:
+    scale = squares(cells)
+    if not scale < np.inf:
         return np.inf, np.inf
+    _set_out(c, errors, cells)
     r[:] = 0
     _far_pass(tile, (fixed, indices), (c, errors, dots), x, r)
     for i in range(n):
@@ -106,7 +108,7 @@ def _refine(work: Work, fixed: Fixed, cells: Cells, tolerance: float) -> tuple[f
     gap = _begin(x, r, p, q, m, inverse)
     steps = 0
     # more than k steps are taken only where rounding spoils directions
-    while gap > max(tolerance * squares, TINY) and steps < 2 * fixed[0].shape[1] + 16:
+    while gap > max(tolerance * scale, TINY) and steps < 2 * fixed[0].shape[1] + 16:
         q[:] = 0
         if n <= tile.shape[0]:
             multiply(tile[:n], p, c, zeros, dots, q)
@@ -122,17 +124,12 @@ def _refine(work: Work, fixed: Fixed, cells: Cells, tolerance: float) -> tuple[f
     return loss, np.float64(gap)
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
-def _set_out(c: Floats, t: Floats, cells: Cells) -> Any:
-    """Copy c and t of cells, followed by zeros, and return the sum of c t^2."""
-    n, squares = cells[0].shape[0], np.float32(0)
-    c[n:] = 0
-    t[n:] = 0
-    for i in range(n):
-        c[i], t[i] = cells[1][i], cells[2][i]
-    for i in range(n):
-        squares += c[i] * t[i] * t[i]
-    return squares
+@njit(cache=True, nogil=True)
+def _set_out(c: Floats, t: Floats, cells: Cells) -> None:
+    """Copy c and t of cells, followed by zeros."""
+    n = cells[0].shape[0]
+    c[:n], c[n:] = cells[1], 0
+    t[:n], t[n:] = cells[2], 0
 
 
 @njit(cache=True, nogil=True)

@@ -47,7 +47,8 @@ AHEAD = 8
 
 BY_COLUMNS, BY_ROWS = ord("N"), ord("T")
 
-_LINE = 64
+LINE = 64
+"""Bytes of a cache line."""
 
 
 # -- factors ---------------------------------------------------------------------------------------
@@ -75,8 +76,8 @@ def fetch(factors: Floats, row: int) -> None:
     """Ask for the factors of one column of the block."""
     n_bytes = factors.itemsize * factors.shape[1]
     start = factors.ctypes.data + np.uintp(row * n_bytes)
-    for line in range((n_bytes + _LINE - 1) // _LINE):
-        _prefetch(start + np.uintp(line * _LINE))
+    for line in range((n_bytes + LINE - 1) // LINE):
+        _prefetch(start + np.uintp(line * LINE))
 
 
 @njit(cache=True, nogil=True)
@@ -87,22 +88,8 @@ def fetch_near(factors: Any, row: int) -> None:
     """
     n_bytes = factors.itemsize * factors.shape[1]
     start = factors.ctypes.data + np.uintp(row * n_bytes)
-    for line in range((n_bytes + _LINE - 1) // _LINE):
-        _prefetch_near(start + np.uintp(line * _LINE))
-
-
-@njit(cache=True, nogil=True)
-def gather(tile: Floats, factors: Floats, indices: Ints) -> None:
-    """Copy the factors of a row's cells into the tile."""
-    n, k = indices.shape[0], factors.shape[1]
-    for i in range(min(AHEAD, n)):
-        fetch(factors, indices[i])
-    for i in range(n):
-        if i + AHEAD < n:
-            fetch(factors, indices[i + AHEAD])
-        source, target = factors[indices[i]], tile[i]
-        for p in range(k):
-            target[p] = source[p]
+    for line in range((n_bytes + LINE - 1) // LINE):
+        _prefetch_near(start + np.uintp(line * LINE))
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)

@@ -25,7 +25,7 @@ from dasrec.kernels.lanes import (
     prefetch,
     repeat,
 )
-from dasrec.kernels.rows import AHEAD, Floats, Ints, fetch_near
+from dasrec.kernels.rows import AHEAD, LINE, Floats, Ints, fetch_near
 
 TOGETHER = 8
 """Cells at a time: their sums, or their weights, just fit into the registers of AVX2."""
@@ -33,7 +33,6 @@ TOGETHER = 8
 Fixed = tuple[Any, Floats]
 """Factors, of float32 or int16, and the unit of each row of them: what is held fixed."""
 
-_LINE = 64
 _NUMBER = 4  # bytes
 
 
@@ -50,8 +49,8 @@ def make_room(n_rows: int, k: int) -> Floats:
     They hold anything but for what fills them up, which is 0.
     """
     width = padded(k, LANES)
-    room = np.empty(n_rows * width + _LINE // _NUMBER, np.float32)
-    first = (-room.ctypes.data % _LINE) // _NUMBER
+    room = np.empty(n_rows * width + LINE // _NUMBER, np.float32)
+    first = (-room.ctypes.data % LINE) // _NUMBER
     found = room[first : first + n_rows * width].reshape(n_rows, width)
     found[:, k:] = 0
     return found

@@ -17,7 +17,18 @@ from numpy.typing import NDArray
 
 from dasrec.kernels.csr import has
 from dasrec.kernels.heaps import Keys, empty_heaps, key_of, push, unpack, worst_of
-from dasrec.kernels.lanes import FLOAT, LANES, VECTOR, WIDE, WORD, at, multiply_add
+from dasrec.kernels.lanes import (
+    FLOAT,
+    INT,
+    LANES,
+    VECTOR,
+    WIDE,
+    WORD,
+    ZEROS,
+    at,
+    choose,
+    multiply_add,
+)
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -57,13 +68,12 @@ def _sums(builder: Any, users: Any, items: Any, d: Any, n_rows: int) -> list[lis
         for v in range(_VECTORS)
     ]
     nothing = ir.Constant(VECTOR, ir.Undefined)
-    first = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
     for start, row in zip(starts, sums, strict=True):
         value = builder.load(at(builder, start, builder.mul(p, WORD(4)), FLOAT), align=4)
-        one = builder.insert_element(nothing, value, ir.IntType(32)(0))
-        spread = builder.shuffle_vector(one, nothing, first)
+        one = builder.insert_element(nothing, value, INT(0))
+        spread = choose(builder, one, nothing, [0] * LANES)
         for lane, total in zip(lanes, row, strict=True):
-            total.add_incoming(ir.Constant(VECTOR, [0.0] * LANES), before)
+            total.add_incoming(ZEROS, before)
             total.add_incoming(multiply_add(builder, VECTOR, (spread, lane), total), body)
     p.add_incoming(WORD(0), before)
     p.add_incoming(builder.add(p, WORD(1)), body)
