@@ -203,7 +203,7 @@ def fit_bare(data: str, out: str, *, factors: int, iterations: int) -> dict[str,
         side: [(a, b, store.read_rows(side, a, b)) for a, b in pairwise(store.cuts(side).tolist())]
         for side in vectors
     }
-    rounded = factors > 128  # as dasrec does
+    rounded = model._may_round()
 
     def sweep(side: str, other: str) -> None:
         vectors[other], form, rotation = form_of(vectors[other], diagonal=True, rounded=rounded)

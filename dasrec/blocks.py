@@ -306,7 +306,7 @@ def _run_here(tasks: list[Delayed], label: str, bar: Any, at_once: int) -> list[
             bar.update()
 
     with Callback(posttask=advance):
-        if _scheduler() not in (None, dask.threaded.get):
+        if not share_memory():
             return list(compute(*tasks))
         pool = ThreadPoolExecutor(at_once, thread_name_prefix="dasrec")
         try:

@@ -82,17 +82,17 @@ def _write_by_user(
     offsets = indptr_of(np.array([block.n_cells for block in found], np.int64))
     arguments: list[tuple[Any, ...]] = []
     spent: list[tuple[str, ...]] = []
+    spans = list(zip(found, pairwise(offsets.tolist()), strict=True))
     for start in range(0, int(offsets[-1]), store.SHARD_CELLS):
         stop = min(start + store.SHARD_CELLS, int(offsets[-1]))
         ranges = [
-            (block.light(), max(start - first, 0), min(stop - first, block.n_cells))
-            for block, first in zip(found, offsets[:-1].tolist(), strict=True)
-            if first < stop and first + block.n_cells > start
+            (block.light(), max(start, first) - first, min(stop, end) - first)
+            for block, (first, end) in spans
+            if first < stop and end > start
         ]
         turned = journal.path(f"turn-{len(arguments)}")
         arguments.append((draft.group_url, start, ranges, shared, turned))
-        whole = zip(found, pairwise(offsets.tolist()), strict=True)
-        spent.append(tuple(block.folder for block, (a, b) in whole if start <= a and b <= stop))
+        spent.append(tuple(block.folder for block, (a, b) in spans if start <= a and b <= stop))
     name = f"ingest-write-{USER_ITEMS}"
     pieces = journal.run(_write_user_shard, arguments, name=name, spent=spent)
     journal.drop([block.folder for block in found])

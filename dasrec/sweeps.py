@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,11 +163,11 @@ class Swept:
 def sweep(view: Interactions, side: Side, half: Half, medium: Medium | None = None) -> Swept:
     """Solve all rows of one side, block by block."""
     medium = medium or Medium()
-    n_rows, target = int(view.cuts(side)[-1]), cast("Vectors | None", None)
+    target: Vectors | None = None
     if medium.place is not None:
         target = Generation.begin(medium.place, view.cuts(side).tolist(), len(half.base))
     elif blocks.share_memory():
-        target = np.empty((n_rows, len(half.base)), np.float32)
+        target = np.empty((int(view.cuts(side)[-1]), len(half.base)), np.float32)
     if half.rounded and isinstance(half.vectors, np.ndarray):
         half = replace(half, vectors=half.vectors[:0], narrow=narrow(half.vectors))
     name = "als-user-sweep" if side == USER_ITEMS else "als-item-sweep"

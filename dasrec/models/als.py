@@ -130,9 +130,8 @@ class ImplicitALS(Alternating):
         self.item_shares_ = label((counts / interactions.n_users).astype(np.float32), ITEM)
 
     def _half(self, vectors: Vectors, start: Vectors | None, n_rows: int) -> Half:
-        vectors, form, rotation = form_of(
-            vectors, diagonal=not self.nonnegative, rounded=self._may_round()
-        )
+        rounded = self._may_round()
+        vectors, form, rotation = form_of(vectors, diagonal=not self.nonnegative, rounded=rounded)
         half = Half(
             vectors=vectors,
             base=(self.unobserved_weight * form).astype(np.float32),
@@ -142,7 +141,7 @@ class ImplicitALS(Alternating):
             shift=self.unobserved_weight * n_rows,
             exponent=self.regularization_exponent,
             start=start,
-            rounded=self._may_round(),
+            rounded=rounded,
         )
         return self._solved(half)
 
