@@ -366,7 +366,7 @@ def _id(number: np.ndarray, salt: int) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def cluster(spec: str) -> Iterator[None]:
+def cluster(spec: Any) -> Iterator[None]:
     """Start what the body runs on; workers import the libraries now, as threads have done."""
     from dasrec.cluster import connect
 

@@ -48,6 +48,7 @@ _PATIENCE = 2.0  # seconds for the last event of a job, if the scheduler does no
 _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 _JOB: ContextVar[str] = ContextVar("job", default="")
 _TURNS: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
+_NEAR: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 class _OneBlasThread(threading.local):
@@ -157,6 +158,15 @@ def job(name: str) -> Iterator[None]:
 def share_memory() -> bool:
     """Say whether all block tasks will be threads of this process, as when there is no client."""
     return _ALONE.get() or _scheduler() in (None, dask.threaded.get)
+
+
+def are_near() -> bool:
+    """Say whether all workers are on this host, and all that may come: others cannot connect."""
+    client = active_client()
+    if client is not None and client not in _NEAR:
+        protocol, _, host = client.scheduler_info(n_workers=1)["address"].partition("://")
+        _NEAR[client] = protocol == "inproc" or host.startswith(("127.", "[::1]"))
+    return client is None or _NEAR[client]
 
 
 class Shared:

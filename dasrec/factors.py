@@ -65,7 +65,7 @@ class Generation:
         """Write the block that begins with row ``start``; to do so again does no harm."""
         place = self._file(start)
         with files.writing(place):
-            files.replace(place, np.ascontiguousarray(rows).tobytes(), durable=False)
+            files.replace(place, np.ascontiguousarray(rows).data.cast("B"), durable=False)
 
     def __getitem__(self, index: Any) -> Floats:
         """Read rows ``start:stop``, and some columns of them if two slices are given."""
@@ -276,13 +276,15 @@ def _last(vectors: Vectors, start: int, stop: int) -> Floats:
 def _by_rows(task: Callable[..., Any], vectors: Vectors, *shared: Any) -> Iterator[Any]:
     """Give ``task(vectors, start, stop, *shared)`` of :data:`ROWS` at a time, in order."""
     ranges = list(pairwise(row_cuts(len(vectors))))
-    if isinstance(vectors, Generation):
+    if isinstance(vectors, Generation) and not blocks.are_near():
         arguments = [(vectors, *each, *shared) for each in ranges]
         yield from blocks.run(task, arguments, name="factor-rows", progress=False)
         return
-    array = np.require(vectors, requirements=("C", "A"))  # else NumPy multiplies without BLAS
+    if isinstance(vectors, np.ndarray):
+        # else NumPy multiplies without BLAS
+        vectors = np.require(vectors, requirements=("C", "A"))
     with blocks.ONE_BLAS_THREAD, ThreadPoolExecutor(blocks.n_threads()) as pool:
-        yield from pool.map(lambda each: task(array, *each, *shared), ranges)
+        yield from pool.map(lambda each: task(vectors, *each, *shared), ranges)
 
 
 def _square(vectors: Vectors, start: int, stop: int) -> Floats:

@@ -128,7 +128,7 @@ def read_json(url: str) -> dict[str, Any]:
     return content
 
 
-def replace(url: str, content: bytes, *, durable: bool = True) -> None:
+def replace(url: str, content: bytes | memoryview, *, durable: bool = True) -> None:
     """Put a small file in place as a whole: a reader sees the old content or the new, never a part.
 
     Locally by fsync (unless it need not outlive the machine) and rename; on an object store a
@@ -137,7 +137,7 @@ def replace(url: str, content: bytes, *, durable: bool = True) -> None:
     fs, path = locate(url)
     if not isinstance(fs, LocalFileSystem):
         with reaching(url):
-            fs.pipe_file(path, content, **_within(url))
+            fs.pipe_file(path, bytes(content), **_within(url))
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)

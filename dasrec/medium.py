@@ -9,8 +9,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from shutil import disk_usage
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast
 
+import dask
 import numpy as np
 from dask.tokenize import tokenize
 
@@ -102,7 +105,8 @@ class Medium:
     cache_bytes : int
         For decoded blocks.
     place : path or fsspec URL, or None
-        Where generations of factors lie; None: in memory, and the caller sends them to workers.
+        Where generations of factors lie, for all workers; None: in memory, and the caller sends
+        them to workers.
     cells : int or None
         Whose factors a task reads at a time; None: a process reads all that are held fixed.
     """
@@ -117,6 +121,7 @@ MANY_FACTORS = 128  # beyond, fetching limits conjugate gradients, and 16 bits a
 CELL_BYTES = 40  # of a block that is being solved
 TASK_BYTES = 2**24  # factors of the row that is being solved
 LEAST_CELLS = 2**16  # whose factors are read at a time
+_COPIES = 2  # of what a process holds of factors, as files: the last iteration, and the one before
 _MARK_BYTES = 5  # of each row of the other side, while those that are needed are told
 
 FactorsIn = Literal["memory", "files", "ranges"]
@@ -316,8 +321,9 @@ def opened_medium(
 ) -> Iterator[Medium]:
     """Plan a fit and give the medium of its factors, which goes when it ends.
 
-    On a cluster the medium is beside the checkpoint too, wherever all workers reach that: then
-    nothing is lost with a worker, and the caller holds no factors.
+    On a cluster of this host factors are in files of a temporary folder, which cost less than
+    messages; on another beside the checkpoint, if there is one and all workers reach it, and the
+    caller holds none. Either way nothing is lost with a worker.
 
     Raises
     ------
@@ -345,7 +351,11 @@ def opened_medium(
     with contextlib.ExitStack() as stack:
         stack.callback(CACHE.clear)
         on_cluster = blocks.active_client() is not None and not features
-        if checkpoint and (on_cluster or not in_memory):
+        if on_cluster and in_memory and blocks.are_near():
+            place = stack.enter_context(_place_here())
+            if blocks.reaches(place) and disk_usage(place).free > _COPIES * plan.factor_bytes:
+                medium = replace(medium, place=place)
+        elif checkpoint and (on_cluster or not in_memory):
             place = stack.enter_context(_place_beside(os.fspath(checkpoint)))
             if blocks.reaches(place):
                 cells = plan.cells_at_once if plan.factors_in == "ranges" else None
@@ -358,6 +368,14 @@ def opened_medium(
                 raise InputError(msg)
         logger.info("factors are in %s: %s", "files" if medium.place else "memory", plan)
         yield medium
+
+
+def _place_here() -> TemporaryDirectory[str]:
+    """Give an empty folder of this host, where Dask puts what does not fit in memory."""
+    spill = dask.config.get("temporary-directory", None)
+    if spill is not None:
+        files.make_folder(spill)
+    return TemporaryDirectory(prefix="dasrec-factors-", dir=spill, ignore_cleanup_errors=True)
 
 
 @contextlib.contextmanager

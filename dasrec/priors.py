@@ -163,6 +163,11 @@ class State(NamedTuple):
         model._keep(vectors[USER], vectors[ITEM])
         self.priors.keep(model)
 
+    def in_memory(self) -> State:
+        """Return it without files."""
+        users = None if self.users is None else in_memory(self.users)
+        return self._replace(users=users, items=in_memory(self.items))
+
 
 @dataclass(frozen=True)
 class Priors:

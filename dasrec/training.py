@@ -49,7 +49,7 @@ class Training:
     checkpoint : path or fsspec URL, optional
         Save the model there after each iteration: a whole model at any time. With ``patience`` the
         best one is saved beside it, under the same name and ``-best``. Factors that do not fit in
-        memory lie in files beside it too, as do those of a fit on a cluster whose workers reach it.
+        memory lie in files beside it too, as do those of a fit on several hosts that reach it.
     checkpoint_every : seconds, or text like "10min", optional
         Let so much time pass between two saves, for iterations that are quicker; the last one is
         saved anyhow.

@@ -286,6 +286,44 @@ def test_a_scheduler_that_is_lost_is_waited_for(
     timer.join()
 
 
+class Remote:
+    """Stands for a client, of which the address of its scheduler is asked for once."""
+
+    def __init__(self, address: str) -> None:
+        self.addresses = [address]
+
+    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+        assert n_workers == 1
+        return {"address": self.addresses.pop()}
+
+
+@pytest.mark.parametrize(
+    ("address", "near"),
+    [
+        ("tcp://127.0.0.1:8786", True),
+        ("tls://127.0.0.1:8786", True),
+        ("tcp://[::1]:8786", True),
+        ("inproc://10.0.0.7/12/1", True),
+        ("tcp://10.0.0.7:8786", False),
+        ("tcp://[fe80::1]:8786", False),
+        ("ucx://12.127.0.1:8786", False),
+    ],
+)
+def test_workers_are_near_where_the_scheduler_listens_to_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, address: str, near: bool
+) -> None:
+    client = Remote(address)
+    monkeypatch.setattr(blocks, "active_client", lambda: client)
+    assert [blocks.are_near(), blocks.are_near()] == [near, near]
+
+
+def test_a_cluster_of_this_host_is_near(cluster_client: Client) -> None:
+    assert blocks.active_client() is cluster_client
+    assert blocks.are_near()
+    with blocks.alone():
+        assert blocks.are_near()
+
+
 def test_what_somebody_else_has_cancelled_is_not_done_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -74,6 +74,8 @@ def test_a_small_file_is_put_in_place(place: str) -> None:
     assert files.read_json(url) == {"a": 1}
     files.replace(url, b'{"a": 2}')
     assert files.read_json(url) == {"a": 2}
+    files.replace(url, memoryview(b'{"a": 3}'), durable=False)
+    assert files.read_json(url) == {"a": 3}
 
 
 def test_only_objects_are_read_as_json(place: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import dask
 import numpy as np
 import pytest
 
@@ -134,9 +136,31 @@ def test_a_monitor_needs_factors_in_memory(data: Interactions, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def far() -> Iterator[None]:
+    """Take the workers for those of other hosts."""
+    with mock.patch.object(dasrec.blocks, "are_near", return_value=False):
+        yield
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[set[Path]]:
+    """Note where generations are begun by the caller."""
+    places: set[Path] = set()
+    begin = Generation.begin
+
+    def counted(place: str, *rest: Any) -> Generation:
+        places.add(Path(place))
+        return begin(place, *rest)
+
+    with mock.patch.object(Generation, "begin", counted):
+        yield places
+
+
+@pytest.mark.usefixtures("far")
 @pytest.mark.parametrize("patience", [None, 1])
 @pytest.mark.parametrize("model", [ALS, ImplicitALS])
-def test_on_a_cluster_factors_go_through_files_beside_the_checkpoint(
+def test_on_several_hosts_factors_go_through_files_beside_the_checkpoint(
     data: Interactions, tmp_path: Path, cluster_client: Any, model: Any, patience: Any
 ) -> None:
     measures = iter([1.0, 3.0, 2.0, 0.0])
@@ -146,23 +170,61 @@ def test_on_a_cluster_factors_go_through_files_beside_the_checkpoint(
         patience=patience,
     )
     assert dasrec.blocks.active_client() is cluster_client
-    begun: list[str] = []
-    begin = Generation.begin
-
-    def counted(place: str, *rest: Any) -> Generation:
-        begun.append(place)
-        return begin(place, *rest)
-
-    with mock.patch.object(Generation, "begin", counted):
+    with noted() as places:
         made = model(factors=8, iterations=4, rng=0).fit(data, training=training)
-    assert begun
-    assert {Path(place).parent.parent for place in begun} == {tmp_path / "model-factors"}
+    assert {place.parent.parent for place in places} == {tmp_path / "model-factors"}
     assert not (tmp_path / "model-factors").exists()
     with dasrec.cluster.connect("threads"):
         wanted = model(factors=8, iterations=2 if patience else 4, rng=0).fit(data)
     assert bits(made) == bits(wanted)
 
 
+@pytest.mark.parametrize("patience", [None, 1])
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("model", [ALS, ImplicitALS])
+def test_on_a_cluster_of_this_host_factors_go_through_files_that_are_gone_then(
+    data: Interactions,
+    tmp_path: Path,
+    cluster_client: Any,
+    model: Any,
+    checkpoint: bool,
+    patience: Any,
+) -> None:
+    measures, shown = iter([1.0, 3.0, 2.0, 0.0]), []
+
+    def measure(seen: Any) -> float:
+        shown.append(seen.item_factors_)
+        return next(measures)
+
+    training = Training(
+        checkpoint=tmp_path / "model" if checkpoint else None,
+        monitor=measure if patience else None,
+        patience=patience,
+    )
+    spill = tmp_path / "not" / "there" / "yet"
+    with dask.config.set({"temporary-directory": str(spill)}), noted() as places:
+        made = model(factors=8, iterations=4, rng=0).fit(data, training=training)
+    assert {place.parent for place in places} == {spill}
+    assert not list(spill.iterdir())
+    with connect("threads"):
+        wanted = model(factors=8, iterations=2 if patience else 4, rng=0).fit(data)
+    assert bits(made) == bits(wanted)
+    for each in shown:  # a monitor may keep what it was shown
+        assert np.isfinite(each.values).all()
+    del cluster_client
+
+
+@pytest.mark.usefixtures("cluster_client")
+def test_where_the_disk_has_too_little_room_factors_are_sent(data: Interactions) -> None:
+    full = mock.patch.object(module, "disk_usage", return_value=mock.Mock(free=1000))
+    with full, noted() as places:
+        made = ImplicitALS(factors=8, iterations=2, rng=0).fit(data)
+    assert not places
+    with connect("threads"):
+        assert bits(made) == bits(ImplicitALS(factors=8, iterations=2, rng=0).fit(data))
+
+
+@pytest.mark.usefixtures("far")
 def test_where_workers_see_other_files_factors_are_sent(
     data: Interactions, tmp_path: Path, cluster_client: Any
 ) -> None:
@@ -180,8 +242,9 @@ def test_where_workers_see_other_files_factors_are_sent(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("near", [False, True])
 def test_the_death_of_all_workers_loses_nothing_that_lies_in_files(
-    data: Interactions, tmp_path: Path
+    data: Interactions, tmp_path: Path, near: bool
 ) -> None:
     def restart(record: Any) -> None:
         if record["iteration"] in {1, 2}:
@@ -189,6 +252,55 @@ def test_the_death_of_all_workers_loses_nothing_that_lies_in_files(
 
     with connect("processes:2") as client:
         assert client is not None
-        training = Training(checkpoint=tmp_path / "model", callbacks=[restart])
-        made = ImplicitALS(factors=4, iterations=3, rng=0).fit(data, training=training)
+        training = Training(checkpoint=None if near else tmp_path / "model", callbacks=[restart])
+        with mock.patch.object(dasrec.blocks, "are_near", return_value=near):
+            made = ImplicitALS(factors=4, iterations=3, rng=0).fit(data, training=training)
     assert bits(made) == bits(ImplicitALS(factors=4, iterations=3, rng=0).fit(data))
+
+
+# -- rounded ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few() -> Iterator[None]:
+    """Let models of more than four factors be rounded."""
+    with mock.patch("dasrec.sweeps.MANY_FACTORS", 4):
+        yield
+
+
+def fitted(data: Interactions, **training: Any) -> Any:
+    model = ImplicitALS(factors=8, iterations=4, solver="cg", rng=0)
+    return model.fit(data, training=Training(**training))
+
+
+@pytest.mark.usefixtures("few")
+def test_a_rounded_fit_comes_to_the_same_objective(data: Interactions) -> None:
+    made = fitted(data)
+    with mock.patch("dasrec.sweeps.MANY_FACTORS", 8):
+        wanted = fitted(data)
+    assert bits(made) != bits(wanted)
+    mine, its = (each.history_["objective"].values for each in (made, wanted))
+    np.testing.assert_allclose(mine, its, rtol=1e-4)
+    assert (np.diff(mine) < 0).all()
+
+
+@pytest.mark.usefixtures("small", "few")
+@pytest.mark.parametrize("kind", ["files", "ranges"])
+def test_in_files_a_rounded_fit_has_the_bits_of_one_in_memory(
+    data: Interactions, tmp_path: Path, kind: str
+) -> None:
+    made = fitted(data, checkpoint=tmp_path / "model", memory=budget(data, 8, kind))
+    wanted = fitted(data)
+    assert bits(made) == bits(wanted)
+    assert made.history_.drop_vars("seconds").equals(wanted.history_.drop_vars("seconds"))
+
+
+@pytest.mark.usefixtures("cluster_client", "few")
+@pytest.mark.parametrize("near", [False, True])
+def test_on_a_cluster_a_rounded_fit_has_the_bits_of_one_in_threads(
+    data: Interactions, near: bool
+) -> None:
+    with mock.patch.object(dasrec.blocks, "are_near", return_value=near):
+        made = fitted(data)
+    with connect("threads"):
+        assert bits(made) == bits(fitted(data))

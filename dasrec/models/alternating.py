@@ -72,11 +72,13 @@ class Alternating(Stepwise):
                 course.restore(before.history_)
                 state = state.priors.resumed(before, medium.place)
             best = self._improve(interactions, medium, course, state)
-        place = training.best_place() or training.checkpoint
-        if medium.place and place and (saved := self.open_saved(place)):
-            self._keep(*saved._state())  # since what lay in the medium is gone
-        else:
-            best.keep(self)
+            place = training.best_place() or training.checkpoint
+            # what lies in the medium goes with it
+            saved = self.open_saved(place) if medium.place and place else None
+            if saved is None:
+                best.in_memory().keep(self)
+        if saved is not None:
+            self._keep(*saved._state())
         self.history_ = course.dataset()
 
     def _improve(
@@ -87,11 +89,13 @@ class Alternating(Stepwise):
         best = state.priors.resumed(kept, medium.place) if kept else state
         for _ in course:
             state, facts = self._iterate(interactions, medium, state)
-            state.keep(self)
+            # a monitor may keep what it is shown
+            shown = state if course.training.monitor is None else state.in_memory()
+            shown.keep(self)
             if course.record(facts, self):
                 best = state
             if medium.place is not None:
-                drop(medium.place, but=state[:2])
+                drop(medium.place, but=[*state[:2], *best[:2]])
         course.finish(self)
         return best
 
