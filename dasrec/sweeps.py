@@ -220,7 +220,7 @@ def sweep_block(
     penalty = float(ridge @ row_squares(vectors if means is None else vectors - means))
     if target is not None:
         put(target, start, vectors)
-        vectors = vectors[:0]
+        vectors = vectors[:0].copy()  # a view would keep them all
     return Swept(vectors, float(loss.sum()), penalty, float(gap.sum()))
 
 

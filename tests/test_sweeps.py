@@ -17,7 +17,9 @@ from dasrec import ALS, BudgetError, ImplicitALS, InputError, Interactions, Trai
 from dasrec import medium as module
 from dasrec.cluster import connect
 from dasrec.factors import Generation
+from dasrec.medium import Medium
 from dasrec.schema import USER_ITEMS
+from dasrec.sweeps import sweep_block
 from dasrec.testing import planted_matrix
 from dasrec.typing import Floats
 
@@ -124,6 +126,18 @@ def test_in_files_a_fit_is_taken_up_again(data: Interactions, tmp_path: Path, mo
     # and again, with nothing left to do
     made.fit(data, training=Training(checkpoint=place, resume=True, memory=memory))
     assert bits(made) == bits(wanted)
+
+
+def test_what_a_block_has_written_is_not_kept_by_its_answer(data: Interactions) -> None:
+    """A view of no rows would keep the solutions of all blocks until the half-sweep ends."""
+    model, (start, stop) = ImplicitALS(factors=8, rng=0), data.cuts(USER_ITEMS)[:2].tolist()
+    items = np.ones((data.n_items, 8), np.float32)
+    half = model._half(items, None, data.n_items)
+    target = np.zeros((data.n_users, 8), np.float32)
+    swept = sweep_block(data, USER_ITEMS, start, stop, half, target, Medium())
+    assert target[start:stop].any(axis=1).all()
+    assert swept.vectors.shape == (0, 8)
+    assert swept.vectors.base is None
 
 
 @pytest.mark.usefixtures("small")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -56,7 +57,8 @@ class Alternating(Stepwise):
         course = Course(training, self.name, self.iterations)
         features = features_of(self, interactions)
         with (
-            from_heap(),
+            # quicker, but holes in the heap are more than a limit foresees
+            from_heap() if training.memory is None else nullcontext(),
             opened_medium(
                 interactions,
                 factors=self.factors,
