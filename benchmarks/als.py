@@ -307,8 +307,8 @@ def fit_cmfrec(data: str, out: str, *, factors: int, iterations: int) -> dict[st
     return answer
 
 
-def fit_spark(data: str, out: str, *, factors: int) -> dict[str, Any]:
-    """Fit twice on one table in memory, in a local Spark."""
+def fit_spark(data: str, out: str, *, factors: int, iterations: int) -> dict[str, Any]:
+    """Fit twice on one table in memory, in a local Spark, of no more than a few iterations."""
     from pyspark.ml.recommendation import ALS
     from pyspark.sql import SparkSession
     from pyspark.sql.functions import lit
@@ -331,7 +331,7 @@ def fit_spark(data: str, out: str, *, factors: int) -> dict[str, Any]:
         return ALS(rank=factors, maxIter=n, **settings, **columns).fit(table)
 
     fit(1, table.limit(10_000))  # compiles
-    answer, _ = _by_difference(fit, SPARK_ITERATIONS)
+    answer, _ = _by_difference(fit, min(iterations, SPARK_ITERATIONS))
     session.stop()
     return answer
 
@@ -534,7 +534,9 @@ def _rates(options: argparse.Namespace) -> list[Target]:
     return targets
 
 
-def _jobs(options: argparse.Namespace) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
+def _jobs(
+    options: argparse.Namespace, factors: int
+) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
     jobs: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {DASREC: (fit_dasrec, {})}
     if options.exact:
         jobs[f"{DASREC}, exact"] = fit_dasrec, {"solver": "exact"}
@@ -552,13 +554,15 @@ def _jobs(options: argparse.Namespace) -> dict[str, tuple[Callable[..., Any], di
             jobs["implicit, Cholesky"] = fit_implicit, {"use_cg": False}
     if "cmfrec" in options.peers:
         jobs["cmfrec, CG"] = fit_cmfrec, {}
+    if "spark" in options.peers and factors == options.factors[0]:  # with more it takes hours
+        jobs[SPARK] = fit_spark, {}
     return jobs
 
 
 def _measure(
     factors: int, data: str, tiny: str, options: argparse.Namespace, folder: str
 ) -> dict[str, Any]:
-    cores, jobs = options.workers, _jobs(options)
+    cores, jobs = options.workers, _jobs(options, factors)
     outs = {name: f"{folder}/{number}" for number, name in enumerate(jobs)}
     sizes = {"factors": factors, "iterations": options.iterations}
 
@@ -575,13 +579,6 @@ def _measure(
     )
     found = run(objectives_of, cores=cores, data=data, outs=outs).answer
     trace = start(IMPLICIT, trace=True).answer["objectives"] if IMPLICIT in jobs else []
-    if "spark" in options.peers and factors == options.factors[0]:
-        say("Spark, once")
-        try:
-            spark = run(fit_spark, cores=cores, data=data, out=folder, factors=factors)
-            rounds.outcomes[SPARK] = [spark] * options.repeats
-        except RuntimeError as error:  # what the others took hours for stays
-            say(str(error))
     for out in outs.values():
         shutil.rmtree(out, ignore_errors=True)
     return {"rounds": rounds, "objectives": found, "trace": trace}
