@@ -4,7 +4,9 @@
 
 All fit one simulated log: a power law of users and of items, 64 groups of taste, weights of 1. Each
 runs alone in a process of its own, restricted to ``--workers`` cores. dasrec reads its store within
-the time that is measured; the others have a SciPy matrix in memory beforehand.
+the time that is measured; the others have a SciPy matrix in memory beforehand, but for buffalo,
+which reads a file of its own. It needs an older Python: that of ``.venv-buffalo``, or the one that
+the environment variable ``DASREC_BUFFALO`` names.
 
 The peers minimise  sum_stored c (1 - x.y)^2 + sum_others (x.y)^2 + l (|X|^2 + |Y|^2).  With weights
 of 1, a = 1 / (c - 1), r = l / c, g = c / (c - 1) and factors longer by sqrt(g), that is a constant
@@ -39,14 +41,14 @@ from typing import Any
 import common
 import numpy as np
 from common import Outcome, Rounds, Target, run, say, short, timed
-from dask.utils import parse_bytes
 
 # Libraries are imported by the job that measures them, so that none carries those of another.
 
 DASREC, IMPLICIT, SPARK = "dasrec", "implicit, CG", "Spark"
+BUFFALO, BUFFERED = "buffalo, CG", "dasrec, its buffer"
 PROCESSES, PROCESS = "dasrec, processes", "dasrec, one process"
 BARE = "its kernels in a bare pool"
-PEERS = {"implicit": "implicit", "cmfrec": "cmfrec", "spark": "pyspark"}
+PEERS = {"implicit": "implicit", "cmfrec": "cmfrec", "spark": "pyspark", "buffalo": "buffalo"}
 PACKAGES = ("dasrec", "dask", "numba", "numpy", *PEERS.values())
 CONFIDENCE, REGULARIZATION = 20.0, 0.5  # c and r above
 GROWTH = CONFIDENCE / (CONFIDENCE - 1)  # g above
@@ -165,7 +167,7 @@ def fit_dasrec(
     iterations: int,
     solver: str = "auto",
     cluster: Any = "threads",
-    memory: str | None = None,
+    memory: str | int | None = None,
 ) -> dict[str, Any]:
     """Fit in threads, or on a cluster that is started beforehand; within ``memory`` if given."""
     import dasrec
@@ -184,6 +186,19 @@ def fit_dasrec(
     history = model.history_
     answer["objectives"] = history["objective"].values.tolist()
     return _by_iteration(answer, history["seconds"].values.tolist())
+
+
+def fit_buffered(
+    data: str, out: str, *, factors: int, iterations: int, buffer: str
+) -> dict[str, Any]:
+    """Fit within what it needs, and a buffer for decoded blocks."""
+    from dask.utils import parse_bytes
+
+    import dasrec
+
+    plan = _model(factors, 1).plan(dasrec.open_interactions(f"{data}/store"))
+    memory = plan.peak_bytes - plan.cache_bytes + parse_bytes(buffer)
+    return fit_dasrec(data, out, factors=factors, iterations=iterations, memory=memory)
 
 
 def fit_bare(data: str, out: str, *, factors: int, iterations: int) -> dict[str, Any]:
@@ -305,6 +320,46 @@ def fit_cmfrec(data: str, out: str, *, factors: int, iterations: int) -> dict[st
     answer, model = _by_difference(fit, iterations)
     _save(out, model.A_, model.B_, GROWTH)
     return answer
+
+
+def fit_buffalo(
+    data: str, out: str, *, factors: int, iterations: int, buffer: str
+) -> dict[str, Any]:
+    """Fit out of a file that is made beforehand, of which a buffer holds some rows at a time."""
+    from buffalo import ALS, ALSOption, MatrixMarketOptions, set_log_level
+
+    halves: list[float] = []
+
+    class Timed(ALS):
+        def _iterate(self, *given: Any, **named: Any) -> Any:
+            begun = time.perf_counter()
+            found = super()._iterate(*given, **named)
+            halves.append(time.perf_counter() - begun)
+            return found
+
+    set_log_level(0)
+    place = Path(data, "buffalo.h5")
+    source = MatrixMarketOptions().get_default_option()
+    source.input.main = str(place) if place.exists() else _matrix(data)
+    source.data.update(path=str(place), tmp_dir=data, use_cache=True, validation={})
+    source.data.batch_mb = int(buffer.removesuffix("MiB"))
+    options = ALSOption().get_default_option()
+    options.update(
+        d=factors,
+        num_iters=iterations,
+        num_workers=common.available_cores(),
+        alpha=CONFIDENCE - 1,  # its confidence is 1 + alpha w
+        reg_u=REGULARIZATION * CONFIDENCE,
+        reg_i=REGULARIZATION * CONFIDENCE,
+        compute_loss_on_training=False,
+        evaluation_on_learning=False,
+    )
+    model = Timed(options, data_opt=source)
+    model.initialize()
+    with timed() as answer:
+        model.train()
+    _save(out, model.P, model.Q, GROWTH)
+    return _by_iteration(answer, np.add(halves[::2], halves[1::2]).tolist())
 
 
 def fit_spark(data: str, out: str, *, factors: int, iterations: int) -> dict[str, Any]:
@@ -495,6 +550,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--factors", default="64,128,256")
     parser.add_argument("--iterations", type=int, default=15)
     parser.add_argument("--peers", default=",".join(PEERS), help="'' for none")
+    parser.add_argument("--buffer", default="64MiB", help="of buffalo, and of dasrec beside it")
     parser.add_argument("--exact", action="store_true", help="also solve exactly")
     parser.add_argument("--bare", action="store_true", help="also its kernels without all else")
     parser.add_argument("--processes", action="store_true", help="also dasrec on workers")
@@ -507,7 +563,10 @@ def _options() -> argparse.Namespace:
     options.peers = [peer for peer in options.peers.split(",") if peer]
     if unknown := set(options.peers) - set(PEERS):
         parser.error(f"--peers: {', '.join(unknown)}; expected any of {', '.join(PEERS)}")
-    for peer in [peer for peer in options.peers if not importlib.util.find_spec(PEERS[peer])]:
+    options.buffalo = shutil.which(os.environ.get("DASREC_BUFFALO", ".venv-buffalo/bin/python"))
+    there = {peer: importlib.util.find_spec(name) for peer, name in PEERS.items()}
+    there["buffalo"] = options.buffalo
+    for peer in [peer for peer in options.peers if not there[peer]]:
         say(f"{peer} is skipped, as {PEERS[peer]} is not installed")
         options.peers.remove(peer)
     return options
@@ -554,6 +613,9 @@ def _jobs(
             jobs["implicit, Cholesky"] = fit_implicit, {"use_cg": False}
     if "cmfrec" in options.peers:
         jobs["cmfrec, CG"] = fit_cmfrec, {}
+    if "buffalo" in options.peers:
+        jobs[BUFFALO] = fit_buffalo, {"buffer": options.buffer, "python": options.buffalo}
+        jobs[BUFFERED] = fit_buffered, {"buffer": options.buffer}
     if "spark" in options.peers and factors == options.factors[0]:  # with more it takes hours
         jobs[SPARK] = fit_spark, {}
     return jobs
@@ -571,7 +633,7 @@ def _measure(
         call = {"data": data, "out": outs[name], **sizes, **arguments, **changes}
         return run(job, cores=cores, **call)
 
-    for name in [name for name in jobs if jobs[name][0] is fit_dasrec]:
+    for name in [name for name in jobs if jobs[name][0] in (fit_dasrec, fit_buffered)]:
         start(name, data=tiny, iterations=1)  # compiles the kernels
         shutil.rmtree(outs[name], ignore_errors=True)  # a fit that is refused leaves nothing
     rounds = common.alternate(
@@ -612,6 +674,8 @@ def _curves(result: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
 
 def _by_budget(result: dict[str, Any], options: argparse.Namespace) -> list[tuple[float, float]]:
     """Return (GB, seconds of an iteration) for all limits of memory that were not refused."""
+    from dask.utils import parse_bytes
+
     rounds: Rounds = result["rounds"]
     return [
         (parse_bytes(memory) / 1e9, rounds.median("seconds", name))
@@ -630,6 +694,8 @@ def _sooner(rounds: Rounds, goal: float) -> float:
 
 
 def _targets(k: int, result: dict[str, Any], options: argparse.Namespace) -> list[Target]:
+    from dask.utils import parse_bytes
+
     rounds: Rounds = result["rounds"]
     targets = []
     if result["trace"]:
@@ -641,6 +707,10 @@ def _targets(k: int, result: dict[str, Any], options: argparse.Namespace) -> lis
         if k in (64, 128) and options.iterations == 15:
             sooner = _sooner(rounds, result["trace"][-1])
             targets.append(Target(f"{k}: time to implicit's objective by its own", sooner, 0.25))
+    if BUFFALO in rounds.outcomes:
+        faster = rounds.ratio("seconds", BUFFERED, BUFFALO)
+        name = f"{k}: time of an iteration by buffalo's, both with a buffer of {options.buffer}"
+        targets.append(Target(name, faster, 1))
     if SPARK in rounds.outcomes:
         slower = rounds.ratio("seconds", SPARK, DASREC)
         targets.append(Target(f"{k}: times as fast as Spark", slower, 25, at_least=True))
