@@ -637,7 +637,9 @@ def _measure(
         start(name, data=tiny, iterations=1)  # compiles the kernels
         shutil.rmtree(outs[name], ignore_errors=True)  # a fit that is refused leaves nothing
     rounds = common.alternate(
-        {name: partial(start, name) for name in jobs}, repeats=options.repeats
+        {name: partial(start, name) for name in jobs},
+        repeats=options.repeats,
+        may_fail=(BUFFALO, SPARK),
     )
     found = run(objectives_of, cores=cores, data=data, outs=outs).answer
     trace = start(IMPLICIT, trace=True).answer["objectives"] if IMPLICIT in jobs else []

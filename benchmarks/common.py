@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -215,17 +215,26 @@ class Rounds:
         return statistics.median(getattr(one, key) / getattr(two, key) for one, two in pairs)
 
 
-def alternate(jobs: Mapping[str, Callable[[], Outcome]], *, repeats: int) -> Rounds:
+def alternate(
+    jobs: Mapping[str, Callable[[], Outcome]], *, repeats: int, may_fail: Collection[str] = ()
+) -> Rounds:
     """Run all jobs one after the other, ``repeats`` times over, each round the other way round.
 
-    What else the machine does then falls on all alike, and so does going first.
+    What else the machine does then falls on all alike, and so does going first. A job that fails
+    and may is told and left out, since others may have taken hours.
     """
     rounds = Rounds({name: [] for name in jobs})
     for number in range(repeats):
-        order = list(jobs) if number % 2 == 0 else list(jobs)[::-1]
+        order = list(rounds.outcomes) if number % 2 == 0 else list(rounds.outcomes)[::-1]
         for name in order:
             say(f"round {number + 1} of {repeats}: {name}")
-            rounds.outcomes[name].append(jobs[name]())
+            try:
+                rounds.outcomes[name].append(jobs[name]())
+            except RuntimeError as error:
+                if name not in may_fail:
+                    raise
+                say(str(error))
+                del rounds.outcomes[name]
     return rounds
 
 
