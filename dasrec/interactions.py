@@ -103,6 +103,10 @@ class Interactions(Carded):
         """Ids of the columns of ``user_items``, read when asked for."""
         return StoredVocabulary(self.group_urls, ITEM_IDS, "item")
 
+    @cached_property
+    def _cuts(self) -> dict[Side, Longs]:
+        return {}  # of each side, once it is asked for: by every half-sweep
+
     @property
     def state(self) -> str:
         """What this object reads, in one word that no other state of any store shares."""
@@ -126,8 +130,10 @@ class Interactions(Carded):
 
     def cuts(self, side: Side) -> Longs:
         """Return where the row blocks of one orientation begin, int64, shape (n_blocks + 1,)."""
-        # those of the latest group are made for all of them
-        return store.read_array(self.group_urls[-1], f"{side}/{CUTS}")
+        if side not in self._cuts:
+            # those of the latest group are made for all of them
+            self._cuts[side] = store.read_array(self.group_urls[-1], f"{side}/{CUTS}")
+        return self._cuts[side]
 
     def where(self, mask: Mask) -> Interactions:
         """Return the view of those interactions that ``mask`` marks; no data is copied."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dasrec import blocks
 from dasrec.checks import check_count, check_number
 from dasrec.factors import Vectors, drop, hold, row_cuts
 from dasrec.interactions import Interactions
@@ -90,7 +91,8 @@ class Alternating(Stepwise):
         kept = self.best_kept(course.training)
         best = state.priors.resumed(kept, medium.place) if kept else state
         for _ in course:
-            state, facts = self._iterate(interactions, medium, state)
+            with blocks.ONE_BLAS_THREAD:  # which each step would enter for itself
+                state, facts = self._iterate(interactions, medium, state)
             # a monitor may keep what it is shown
             shown = state if course.training.monitor is None else state.in_memory()
             shown.keep(self)
