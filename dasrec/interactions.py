@@ -103,10 +103,6 @@ class Interactions(Carded):
         """Ids of the columns of ``user_items``, read when asked for."""
         return StoredVocabulary(self.group_urls, ITEM_IDS, "item")
 
-    @cached_property
-    def _cuts(self) -> dict[Side, Longs]:
-        return {}  # of each side, once it is asked for: by every half-sweep
-
     @property
     def state(self) -> str:
         """What this object reads, in one word that no other state of any store shares."""
@@ -130,10 +126,11 @@ class Interactions(Carded):
 
     def cuts(self, side: Side) -> Longs:
         """Return where the row blocks of one orientation begin, int64, shape (n_blocks + 1,)."""
-        if side not in self._cuts:
+        known: dict[Side, Longs] = self.__dict__.setdefault("_cuts", {})  # every sweep asks
+        if side not in known:
             # those of the latest group are made for all of them
-            self._cuts[side] = store.read_array(self.group_urls[-1], f"{side}/{CUTS}")
-        return self._cuts[side]
+            known[side] = store.read_array(self.group_urls[-1], f"{side}/{CUTS}")
+        return known[side]
 
     def where(self, mask: Mask) -> Interactions:
         """Return the view of those interactions that ``mask`` marks; no data is copied."""
