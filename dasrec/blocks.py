@@ -161,11 +161,15 @@ def share_memory() -> bool:
 
 
 def are_near() -> bool:
-    """Say whether all workers are on this host, and all that may come: others cannot connect."""
+    """Say whether all workers are on this host, and all that may come: others cannot connect.
+
+    Workers that are threads of this process and have a scheduler count as far: what is sent to them
+    costs nothing.
+    """
     client = active_client()
     if client is not None and client not in _NEAR:
-        protocol, _, host = client.scheduler_info(n_workers=1)["address"].partition("://")
-        _NEAR[client] = protocol == "inproc" or host.startswith(("127.", "[::1]"))
+        host = client.scheduler_info(n_workers=1)["address"].partition("://")[2]
+        _NEAR[client] = host.startswith(("127.", "[::1]"))
     return client is None or _NEAR[client]
 
 
