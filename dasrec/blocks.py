@@ -168,7 +168,8 @@ def are_near() -> bool:
     """
     client = active_client()
     if client is not None and client not in _NEAR:
-        host = client.scheduler_info(n_workers=1)["address"].partition("://")[2]
+        address = client.scheduler_info(n_workers=1)["address"]
+        host = address.removeprefix("tcp://").removeprefix("tls://")
         _NEAR[client] = host.startswith(("127.", "[::1]"))
     return client is None or _NEAR[client]
 
