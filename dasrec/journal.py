@@ -158,27 +158,39 @@ def resuming(url: str, key: str | None, *, at_once: int | None = None) -> Iterat
     own. What dead runs of other jobs have left is removed.
     """
     lock = _locked(files.join(url, f"scratch-{key}")) if key else None
-    name = f"scratch-{key}" if lock else f"scratch-{files.token()}"
+    resumable = lock is not None
+    name = f"scratch-{key if resumable else files.token()}"
     folder = files.join(url, name)
+    if not resumable:
+        lock = _locked_anew(url, name)
     for other in files.names(url):
         if other.startswith("scratch-") and other != name and is_free(files.join(url, other)):
             files.remove(files.join(url, other))
     keep = False
     try:
-        with contextlib.closing(
-            Journal(folder, at_once=at_once, resumable=lock is not None)
-        ) as journal:
+        with contextlib.closing(Journal(folder, at_once=at_once, resumable=resumable)) as journal:
             yield journal
     except DasrecError:
         raise
     except BaseException:
-        keep = lock is not None
+        keep = resumable
         raise
     finally:
         if not keep:
             files.remove(folder)
         if lock:
             os.close(lock)
+
+
+def _locked_anew(url: str, name: str) -> int | None:
+    """Make a local folder and lock it before anybody can see it and take it for a dead run's."""
+    draft = files.join(url, f"new-{name}")
+    lock = _locked(draft)
+    if lock:
+        Path(draft).rename(files.join(url, name))
+    elif files.is_local(draft):
+        files.remove(draft)
+    return lock
 
 
 def is_free(folder: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from shutil import disk_usage
-from tempfile import TemporaryDirectory
+from tempfile import gettempdir
 from typing import Any, Literal, cast
 
 import dask
@@ -370,12 +370,18 @@ def opened_medium(
         yield medium
 
 
-def _place_here() -> TemporaryDirectory[str]:
-    """Give an empty folder of this host, where Dask puts what does not fit in memory."""
-    spill = dask.config.get("temporary-directory", None)
-    if spill is not None:
-        files.make_folder(spill)
-    return TemporaryDirectory(prefix="dasrec-factors-", dir=spill, ignore_cleanup_errors=True)
+@contextlib.contextmanager
+def _place_here() -> Iterator[str]:
+    """Give an empty folder of this host, where Dask puts what does not fit in memory.
+
+    It is removed, and so is what fits that were killed have left.
+    """
+    spill = dask.config.get("temporary-directory", None) or gettempdir()
+    user = getattr(os, "getuid", os.getpid)()  # others may not write into what is one user's
+    with resuming(files.join(spill, f"dasrec-factors-{user}"), None) as journal:
+        place = journal.path("factors")
+        files.make_folder(place)
+        yield place
 
 
 @contextlib.contextmanager

@@ -117,9 +117,12 @@ def test_two_runs_of_one_job_do_not_share(tmp_path: Path) -> None:
         assert first.folder != second.folder
         assert not second.resumable
         assert not is_free(first.folder)
-        with resuming(str(tmp_path), "other"):
-            assert Path(first.folder).exists()  # a live run is left alone
-    assert left(tmp_path) == []
+        with resuming(str(tmp_path), "other"), resuming(str(tmp_path), None):
+            # live runs are left alone
+            assert Path(first.folder).exists()
+            assert Path(second.folder).exists()
+            assert len(left(tmp_path)) == 4
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_dead_runs_of_other_jobs_left_is_removed(tmp_path: Path) -> None:
@@ -137,6 +140,20 @@ def test_without_a_key_or_locks_a_job_begins_anew(tmp_path: Path) -> None:
         assert not journal.resumable
         assert not journal.folder.endswith("scratch-one")
     assert not files.exists(journal.folder)
+
+
+def test_where_files_cannot_be_locked_a_job_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError
+
+    monkeypatch.setattr("dasrec.journal.fcntl.flock", refuse)
+    for key in ("one", None):
+        with resuming(str(tmp_path), key) as journal:
+            assert not journal.resumable
+            assert Path(journal.folder).exists()
+    assert not list(tmp_path.glob("new-*"))
 
 
 # -- ingest ----------------------------------------------------------------------------------------

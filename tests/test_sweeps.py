@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -216,10 +217,12 @@ def test_on_a_cluster_of_this_host_factors_go_through_files_that_are_gone_then(
         patience=patience,
     )
     spill = tmp_path / "not" / "there" / "yet"
+    killed = spill / f"dasrec-factors-{os.getuid()}" / "scratch-killed"
+    killed.mkdir(parents=True)
     with dask.config.set({"temporary-directory": str(spill)}), noted() as places:
         made = model(factors=8, iterations=4, rng=0).fit(data, training=training)
-    assert {place.parent for place in places} == {spill}
-    assert not list(spill.iterdir())
+    assert {place.parent.parent for place in places} == {killed.parent}
+    assert not list(killed.parent.iterdir())  # what a fit that was killed left is gone too
     with connect("threads"):
         wanted = model(factors=8, iterations=2 if patience else 4, rng=0).fit(data)
     assert bits(made) == bits(wanted)
