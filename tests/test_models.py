@@ -50,6 +50,25 @@ class TestImplicitALS(ModelSuite):
         return ImplicitALS(factors=8, iterations=8, rng=rng)
 
 
+class TestImplicitALSByConjugateGradients(ModelSuite):
+    cut_tolerance = 1e-5
+
+    def make(self, *, rng: Rng) -> Model:
+        return ImplicitALS(factors=20, iterations=8, solver="cg", rng=rng)
+
+
+class TestRoundedImplicitALS(ModelSuite):
+    cut_tolerance = 1e-5
+
+    @pytest.fixture(autouse=True)
+    def few(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let models of more than four factors be rounded."""
+        monkeypatch.setattr("dasrec.sweeps.MANY_FACTORS", 4)
+
+    def make(self, *, rng: Rng) -> Model:
+        return ImplicitALS(factors=8, iterations=8, solver="cg", rng=rng)
+
+
 class TestImplicitALSByBlocks(ModelSuite):
     cut_tolerance = 1e-5
 
@@ -62,6 +81,13 @@ class TestNonNegativeImplicitALS(ModelSuite):
 
     def make(self, *, rng: Rng) -> Model:
         return ImplicitALS(factors=8, iterations=8, nonnegative=True, rng=rng)
+
+
+class TestALSByConjugateGradients(ModelSuite):
+    cut_tolerance = 0
+
+    def make(self, *, rng: Rng) -> Model:
+        return ALS(factors=20, iterations=6, solver="cg", rng=rng)
 
 
 class TestALSByBlocks(ModelSuite):
