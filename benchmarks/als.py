@@ -189,15 +189,13 @@ def fit_dasrec(
 
 
 def fit_buffered(
-    data: str, out: str, *, factors: int, iterations: int, buffer: str
+    data: str, out: str, *, factors: int, iterations: int, buffer: int
 ) -> dict[str, Any]:
-    """Fit within what it needs, and a buffer for decoded blocks."""
-    from dask.utils import parse_bytes
-
+    """Fit within what it needs, and so many MiB of decoded blocks."""
     import dasrec
 
     plan = _model(factors, 1).plan(dasrec.open_interactions(f"{data}/store"))
-    memory = plan.peak_bytes - plan.cache_bytes + parse_bytes(buffer)
+    memory = plan.peak_bytes - plan.cache_bytes + buffer * 2**20
     return fit_dasrec(data, out, factors=factors, iterations=iterations, memory=memory)
 
 
@@ -323,7 +321,7 @@ def fit_cmfrec(data: str, out: str, *, factors: int, iterations: int) -> dict[st
 
 
 def fit_buffalo(
-    data: str, out: str, *, factors: int, iterations: int, buffer: str
+    data: str, out: str, *, factors: int, iterations: int, buffer: int
 ) -> dict[str, Any]:
     """Fit out of a file that is made beforehand, of which a buffer holds some rows at a time."""
     from buffalo import ALS, ALSOption, MatrixMarketOptions, set_log_level
@@ -342,7 +340,7 @@ def fit_buffalo(
     source = MatrixMarketOptions().get_default_option()
     source.input.main = str(place) if place.exists() else _matrix(data)
     source.data.update(path=str(place), tmp_dir=data, use_cache=True, validation={})
-    source.data.batch_mb = int(buffer.removesuffix("MiB"))
+    source.data.batch_mb = buffer
     options = ALSOption().get_default_option()
     options.update(
         d=factors,
@@ -550,7 +548,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--factors", default="64,128,256")
     parser.add_argument("--iterations", type=int, default=15)
     parser.add_argument("--peers", default=",".join(PEERS), help="'' for none")
-    parser.add_argument("--buffer", default="64MiB", help="of buffalo, and of dasrec beside it")
+    parser.add_argument("--buffer", type=int, default=64, help="MiB, of buffalo and beside it")
     parser.add_argument("--exact", action="store_true", help="also solve exactly")
     parser.add_argument("--bare", action="store_true", help="also its kernels without all else")
     parser.add_argument("--processes", action="store_true", help="also dasrec on workers")
@@ -711,7 +709,7 @@ def _targets(k: int, result: dict[str, Any], options: argparse.Namespace) -> lis
             targets.append(Target(f"{k}: time to implicit's objective by its own", sooner, 0.25))
     if BUFFALO in rounds.outcomes:
         faster = rounds.ratio("seconds", BUFFERED, BUFFALO)
-        name = f"{k}: time of an iteration by buffalo's, both with a buffer of {options.buffer}"
+        name = f"{k}: time of an iteration by buffalo's, both with a buffer of {options.buffer} MiB"
         targets.append(Target(name, faster, 1))
     if SPARK in rounds.outcomes:
         slower = rounds.ratio("seconds", SPARK, DASREC)

@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -35,7 +34,7 @@ _TRIES = 3  # of each clock: the quickest answer says the most
 
 def facts() -> dict[str, Any]:
     """Return what this process runs on, JSON-able: versions, cores, memory, disk, BLAS."""
-    spill = dask.config.get("temporary-directory", None) or tempfile.gettempdir()
+    spill = files.spill_folder()
     return {
         "host": socket.gethostname(),
         "python": platform.python_version(),

@@ -8,11 +8,13 @@ import functools
 import itertools
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import fsspec
 import numpy as np
 from fsspec.core import url_to_fs
@@ -100,6 +102,11 @@ def absolute(url: str | os.PathLike[str]) -> str:
 def open_file(url: str, *, compression: str | None = None) -> Any:
     """Open a file for reading in a ``with``; ``compression="infer"`` goes by its name."""
     return fsspec.open(url, "rb", compression=compression, **(options(url) or {}))
+
+
+def spill_folder() -> str:
+    """Return where Dask puts what does not fit in memory, by its settings here."""
+    return str(dask.config.get("temporary-directory", None) or tempfile.gettempdir())
 
 
 def join(url: str, *names: str) -> str:

@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from shutil import disk_usage
-from tempfile import gettempdir
 from typing import Any, Literal, cast
 
-import dask
 import numpy as np
 from dask.tokenize import tokenize
 
@@ -372,13 +370,9 @@ def opened_medium(
 
 @contextlib.contextmanager
 def _place_here() -> Iterator[str]:
-    """Give an empty folder of this host, where Dask puts what does not fit in memory.
-
-    It is removed, and so is what fits that were killed have left.
-    """
-    spill = dask.config.get("temporary-directory", None) or gettempdir()
+    """Give an empty folder of this host; it is removed, as is what fits that were killed left."""
     user = getattr(os, "getuid", os.getpid)()  # others may not write into what is one user's
-    with resuming(files.join(spill, f"dasrec-factors-{user}"), None) as journal:
+    with resuming(files.join(files.spill_folder(), f"dasrec-factors-{user}"), None) as journal:
         place = journal.path("factors")
         files.make_folder(place)
         yield place
